@@ -1,0 +1,226 @@
+//! The only file that creates, writes, syncs and renames.
+//!
+//! Private files are created unreadable to others by the very call that makes them; nothing here ever
+//! follows or replaces what was there before, but for our own state files, which change atomically.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// Larger than any private file of ours, in bytes.
+const MAX_PRIVATE_LEN: u64 = 1 << 20;
+
+/// Why a private file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateFileError {
+    /// Group or others may read or write it.
+    #[error("{} can be read by others; repair: chmod 600 {}", .0.display(), .0.display())]
+    Exposed(PathBuf),
+    /// It belongs to somebody else.
+    #[error("{} belongs to another user", .0.display())]
+    Foreign(PathBuf),
+    /// Not a plain file, or far too large.
+    #[error("{} is not a file of p2pfs", .0.display())]
+    NotOurs(PathBuf),
+    /// The system said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Creates `dir` and its parents, for the owner alone.
+///
+/// # Errors
+/// What the system says.
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+/// Reads a file that only its owner may read; `None` when there is none.
+///
+/// # Errors
+/// When it is exposed, foreign, no plain file, or cannot be read.
+pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFileError> {
+    let io = |source| PrivateFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    // O_NONBLOCK: a FIFO in its place must not hang us.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let found = file.metadata().map_err(io)?;
+    if !found.is_file() || found.len() > MAX_PRIVATE_LEN {
+        return Err(PrivateFileError::NotOurs(path.to_owned()));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(PrivateFileError::Foreign(path.to_owned()));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        return Err(PrivateFileError::Exposed(path.to_owned()));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(found.len()).unwrap_or(0),
+    ));
+    file.take(MAX_PRIVATE_LEN)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    Ok(Some(bytes))
+}
+
+/// Replaces `path` by a private file with `bytes`: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// What the system says; the old file is still there then.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".p2pfs-")
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_dir(dir)
+}
+
+/// Makes the names in `dir` survive a power cut.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The state directory is ours while this lives; the system frees it when the process ends.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another p2pfs holds it.
+    #[error("already running (pid {pid}) with {}", dir.display())]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// The other process, as far as it wrote its number.
+        pid: String,
+    },
+    /// The system said no.
+    #[error("{}: {source}", dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Takes the state directory `dir` for this process.
+///
+/// # Errors
+/// When another process holds it, or the system says no.
+pub fn lock_dir(dir: &Path) -> Result<DirLock, LockError> {
+    let io = |source| LockError::Io {
+        dir: dir.to_owned(),
+        source,
+    };
+    let path = dir.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&file).take(20).read_to_string(&mut pid);
+            return Err(LockError::Held {
+                dir: dir.to_owned(),
+                pid: pid.trim().to_owned(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    file.set_len(0).map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(DirLock { _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn private_files_are_private_and_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        assert!(read_private(&path).unwrap().is_none());
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(read_private(&path).unwrap().unwrap().as_slice(), b"two");
+        assert_eq!(mode_of(&path), 0o600);
+        assert_eq!(
+            dir.path().read_dir().unwrap().count(),
+            1,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn an_exposed_private_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        write_private(&path, b"secret").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            read_private(&path),
+            Err(PrivateFileError::Exposed(_))
+        ));
+        assert!(matches!(
+            read_private(dir.path()),
+            Err(PrivateFileError::NotOurs(_))
+        ));
+    }
+
+    #[test]
+    fn a_state_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("a/b");
+        create_private_dir(&state).unwrap();
+        assert_eq!(mode_of(&state), 0o700);
+        let lock = lock_dir(&state).unwrap();
+        let Err(LockError::Held { pid, .. }) = lock_dir(&state) else {
+            panic!("taken twice")
+        };
+        assert_eq!(pid, std::process::id().to_string());
+        drop(lock);
+        lock_dir(&state).unwrap();
+    }
+}

@@ -1,0 +1,254 @@
+//! Sockets as both tracker and peers want them: IPv6 and IPv4 on one, and the handshake's listening side.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant as Deadline, sleep, timeout_at};
+
+use crate::crypto::handshake::{Accepted, Local, Responder, ResponderError};
+use crate::crypto::kdf::EnvelopeKeys;
+use crate::crypto::random::OsRandom;
+use crate::proto::gate::{Gate, Outcome, Pass};
+use crate::wire::packet::{CONFIRM_LEN, HELLO_LEN};
+
+/// A stranger is heard for this long, whatever it says, and then the connection is closed.
+const STRANGER_TIME: Duration = Duration::from_secs(5);
+/// m3 comes within this time after m2.
+const CONFIRM_TIME: Duration = Duration::from_secs(5);
+/// Most bytes that are read of what does not open.
+const MAX_DISCARDED: usize = 64 * 1024;
+/// Handshakes that may wait for a processor; beyond it the answer is "busy".
+const MAX_WAITING: usize = 256;
+const BACKLOG: i32 = 1024;
+
+/// This machine's clock: Unix time in ms.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A TCP listener on `port` of `bind`, or of all addresses, IPv6 and IPv4.
+///
+/// # Errors
+/// When the port is taken or not allowed.
+pub fn listen_tcp(bind: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    let socket = bound(bind, port, Type::STREAM, Protocol::TCP)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A UDP socket on `port` of `bind`, or of all addresses, IPv6 and IPv4, with `receive_buffer_bytes` if
+/// the system grants them.
+///
+/// # Errors
+/// When the port is taken or not allowed.
+pub fn bind_udp(
+    bind: Option<IpAddr>,
+    port: u16,
+    receive_buffer_bytes: usize,
+) -> io::Result<UdpSocket> {
+    let socket = bound(bind, port, Type::DGRAM, Protocol::UDP)?;
+    socket.set_recv_buffer_size(receive_buffer_bytes)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn bound(bind: Option<IpAddr>, port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    match bind {
+        Some(ip) => bound_to(ip, port, kind, protocol),
+        // A machine without IPv6 has only the other one.
+        None => {
+            bound_to(Ipv6Addr::UNSPECIFIED.into(), port, kind, protocol).or_else(
+                |error| match error.kind() {
+                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+                    _ => bound_to(Ipv4Addr::UNSPECIFIED.into(), port, kind, protocol),
+                },
+            )
+        }
+    }
+}
+
+fn bound_to(ip: IpAddr, port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(ip, port)),
+        kind,
+        Some(protocol),
+    )?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(!ip.is_unspecified())?;
+    }
+    if kind == Type::STREAM {
+        // A port whose last connections are still winding down is free; one that is listened on is not.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(ip, port).into())?;
+    Ok(socket)
+}
+
+/// The listening side of handshakes, within their limits.
+#[derive(Clone)]
+pub struct Doorkeeper {
+    gate: Arc<Mutex<Gate>>,
+    processors: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Doorkeeper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Doorkeeper {
+    /// Nobody knocks.
+    #[must_use]
+    pub fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            gate: Arc::new(Mutex::new(Gate::new(Instant::now()))),
+            processors: Arc::new(Semaphore::new((cores / 2).max(1))),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+        }
+    }
+
+    /// May this connection begin? `None`: drop it.
+    #[must_use]
+    pub fn enter(&self, ip: IpAddr) -> Option<Visitor> {
+        let pass = self.gate().enter(Instant::now(), ip)?;
+        Some(Visitor {
+            door: self.clone(),
+            pass: Some(pass),
+            outcome: Outcome::Unanswered,
+        })
+    }
+
+    fn gate(&self) -> std::sync::MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Our side of the handshake, looked up when a visitor has spoken: keys may have changed meanwhile.
+pub trait Host: Send + Sync + 'static {
+    /// Group, identity and role.
+    fn local(&self) -> Local<'_>;
+    /// The envelopes that we open.
+    fn envelopes(&self) -> Vec<EnvelopeKeys>;
+}
+
+/// One connection that was let in, until its handshake is over.
+pub struct Visitor {
+    door: Doorkeeper,
+    pass: Option<Pass>,
+    outcome: Outcome,
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.door.gate().leave(Instant::now(), pass, self.outcome);
+        }
+    }
+}
+
+impl Visitor {
+    /// Shakes hands; `None` when there is nobody to go on with, and then the connection has been treated
+    /// as all others that do not open: mute until the deadline.
+    pub async fn shake_hands(
+        mut self,
+        stream: &mut TcpStream,
+        host: Arc<impl Host>,
+    ) -> Option<Accepted> {
+        let deadline = Deadline::now() + STRANGER_TIME;
+        let accepted = self.try_hands(stream, host, deadline).await;
+        if accepted.is_none() {
+            // The gate is left first: whoever is mute shall not keep others out.
+            drop(self);
+            discard_until(stream, deadline).await;
+        }
+        accepted
+    }
+
+    async fn try_hands(
+        &mut self,
+        stream: &mut TcpStream,
+        host: Arc<impl Host>,
+        deadline: Deadline,
+    ) -> Option<Accepted> {
+        let mut m1 = Box::new([0; HELLO_LEN]);
+        timeout_at(deadline, stream.read_exact(&mut *m1))
+            .await
+            .ok()?
+            .ok()?;
+        let Ok(_place) = Arc::clone(&self.door.waiting).try_acquire_owned() else {
+            let m2 = Responder::busy(&host.envelopes(), &m1, &mut OsRandom::new())?;
+            timeout_at(deadline, stream.write_all(&*m2))
+                .await
+                .ok()?
+                .ok()?;
+            return None;
+        };
+        let wait = self.door.gate().wait(Instant::now());
+        sleep(wait).await;
+        let processor = Arc::clone(&self.door.processors)
+            .acquire_owned()
+            .await
+            .ok()?;
+        let answer = tokio::task::spawn_blocking(move || {
+            let _processor = processor;
+            Responder::answer(
+                host.local(),
+                &host.envelopes(),
+                &m1,
+                unix_ms(),
+                &mut OsRandom::new(),
+            )
+        });
+        let (responder, m2) = match answer.await.ok()? {
+            Ok(answered) => answered,
+            Err(ResponderError::Silence) => return None,
+            Err(ResponderError::Refuse(m2)) => {
+                timeout_at(deadline, stream.write_all(&*m2))
+                    .await
+                    .ok()?
+                    .ok()?;
+                return None;
+            }
+        };
+        self.outcome = Outcome::Failed;
+        let mut m3 = [0; CONFIRM_LEN];
+        let exchange = async {
+            stream.write_all(&*m2).await?;
+            stream.read_exact(&mut m3).await
+        };
+        timeout_at(Deadline::now() + CONFIRM_TIME, exchange)
+            .await
+            .ok()?
+            .ok()?;
+        let accepted = responder.finish(&m3).ok()?;
+        self.outcome = Outcome::Completed;
+        Some(accepted)
+    }
+}
+
+/// Reads and forgets, so that neither a reset nor its time tells what was wrong.
+async fn discard_until(stream: &mut TcpStream, deadline: Deadline) {
+    let mut buffer = [0; 4096];
+    let mut discarded = 0;
+    while discarded < MAX_DISCARDED {
+        match timeout_at(deadline, stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(len)) => discarded += len,
+            Err(_) => return,
+        }
+    }
+    tokio::time::sleep_until(deadline).await;
+}

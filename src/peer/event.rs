@@ -1,0 +1,171 @@
+//! What a peer tells by itself, and every way in which what it was asked for can fail.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::wire::id::{ContentId, Fingerprint};
+use crate::wire::text::{FileName, UserName};
+
+/// What happens by itself, for prompt and log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The tracker does not answer; we try on.
+    TrackerLost {
+        /// What is known of the cause.
+        reason: String,
+    },
+    /// It answers again.
+    TrackerBack,
+    /// How far a download is; a few times a second.
+    Progress(Progress),
+    /// No source delivers now; the download goes on when one appears.
+    Waiting {
+        /// Name of the file.
+        name: FileName,
+        /// Why.
+        reason: String,
+    },
+    /// A source lied or broke off.
+    SourceDropped {
+        /// Name of the file.
+        name: FileName,
+        /// Who.
+        user: UserName,
+        /// Why.
+        reason: String,
+    },
+    /// A shared file changed or vanished on disk: it is shared no longer.
+    Withdrawn {
+        /// Name of the file.
+        name: FileName,
+        /// Why.
+        reason: String,
+    },
+    /// Something that people should know, as one line.
+    Warning {
+        /// The line.
+        text: String,
+    },
+}
+
+/// How far a download is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is downloaded.
+    pub content: ContentId,
+    /// Its name.
+    pub name: FileName,
+    /// Verified bytes.
+    pub done: u64,
+    /// All bytes.
+    pub len: u64,
+    /// Bytes a second, over the last seconds.
+    pub rate: u64,
+    /// Peers that are sending.
+    pub sources: usize,
+}
+
+/// Why there is no running peer.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The tracker has another passphrase.
+    #[error("the tracker at {tracker} does not accept this passphrase")]
+    WrongPassphrase {
+        /// Its address, as typed.
+        tracker: String,
+    },
+    /// Not found, not listening, or not answering.
+    #[error("cannot reach the tracker at {tracker}: {reason}")]
+    Unreachable {
+        /// Its address, as typed.
+        tracker: String,
+        /// Why.
+        reason: String,
+    },
+    /// The tracker has another key than it should.
+    #[error("the tracker at {tracker} has the key {found}, expected {expected}")]
+    OtherKey {
+        /// Its address, as typed.
+        tracker: String,
+        /// What it showed.
+        found: Fingerprint,
+        /// What was typed or known.
+        expected: Fingerprint,
+        /// Where the expected key is kept; absent when it was typed.
+        pinned_in: Option<PathBuf>,
+    },
+    /// The tracker does not take this login.
+    #[error("{0}")]
+    Refused(String),
+    /// No port to listen on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// Address and port, or range of ports.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why the tracker gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It is silent.
+    #[error("the tracker does not answer")]
+    NoAnswer,
+    /// Too many questions at a time.
+    #[error("too fast, wait {} s", .0.as_secs().max(1))]
+    TooFast(Duration),
+    /// It said no, and why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Why a file cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// Its own fault.
+    #[error("cannot share {}: {reason}", path.display())]
+    Local {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The tracker was not told.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why a download ended without a file.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// Nobody has it, or none who has it can be reached.
+    #[error("{name}: {reason}")]
+    NoSource {
+        /// Name of the file.
+        name: FileName,
+        /// Why.
+        reason: String,
+    },
+    /// Whoever has it sent wrong bytes.
+    #[error("{name}: what its sources sent does not fit its id; nothing was kept")]
+    Corrupt {
+        /// Name of the file.
+        name: FileName,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}: {reason}", path.display())]
+    Local {
+        /// File or directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It was told to stop.
+    #[error("{name}: cancelled")]
+    Cancelled {
+        /// Name of the file.
+        name: FileName,
+    },
+}

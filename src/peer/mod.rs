@@ -1,0 +1,259 @@
+//! Peer: the one handle for prompt and web; requests in, events out.
+//!
+//! ```text
+//! Peer ─▶ control ─▶ the tracker        listen ─▶ upload ◀─ shares
+//!      └▶ download ─▶ dial ─▶ other peers' uploads; store ─▶ disk
+//! ```
+
+pub mod connection;
+pub mod control;
+pub mod dial;
+pub mod download;
+pub mod enrol;
+pub mod event;
+pub mod listen;
+pub mod listing;
+pub mod membership;
+pub mod pins;
+pub mod shares;
+pub mod store;
+pub mod upload;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::control::{Control, Setup};
+use self::enrol::Target;
+pub use self::event::{DownloadError, Event, JoinError, Progress, RequestError, ShareError};
+pub use self::listing::Listing;
+use self::membership::Membership;
+use self::pins::Pins;
+use self::shares::{Shared, Shares};
+use crate::crypto::identity::Identity;
+use crate::crypto::kdf::Group;
+use crate::proto::backoff::Retry;
+use crate::wire::control::{Holder, PeerEntry, Publication};
+use crate::wire::id::{ContentId, Fingerprint, PeerId};
+use crate::wire::text::{FileName, UserName};
+
+/// Events that nobody has read yet; progress beyond it is dropped.
+const EVENT_QUEUE: usize = 1024;
+/// A peer ends within this time, whatever hangs.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// How a peer joins and works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Host name or address of the tracker.
+    pub tracker_host: String,
+    /// Its port, TCP and UDP.
+    pub tracker_port: u16,
+    /// The key that it must have, if one was typed.
+    pub tracker_key: Option<Fingerprint>,
+    /// Our name.
+    pub user: UserName,
+    /// First and last port to listen on; (0, 0) for any.
+    pub ports: (u16, u16),
+    /// Address to listen on; all when absent.
+    pub bind: Option<IpAddr>,
+    /// Where downloads go.
+    pub downloads: PathBuf,
+    /// What their names begin with.
+    pub prefix: String,
+    /// Share on what was downloaded.
+    pub seed: bool,
+    /// Of joining and downloading.
+    pub retry: Retry,
+    /// Where known trackers are kept; absent for a peer that keeps nothing.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to download, and how.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Name, id and length.
+    pub file: Publication,
+    /// Only from this peer.
+    pub from: Option<PeerId>,
+    /// Another directory than the settings'.
+    pub directory: Option<PathBuf>,
+}
+
+/// A finished download.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downloaded {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Name, id and length.
+    pub file: Publication,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Peers that sent some of it.
+    pub sources: usize,
+}
+
+/// A running peer; cheap to clone.
+#[derive(Clone)]
+pub struct Peer(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    membership: Membership,
+    control: Control,
+    shares: Shares,
+    port: u16,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Peer {
+    /// Listens, joins the tracker and logs in, with retries; what happens later comes as events.
+    ///
+    /// # Errors
+    /// When there is no port to listen on, or the tracker is not reached or does not let us in.
+    pub async fn join(
+        settings: Settings,
+        group: Group,
+        identity: Identity,
+    ) -> Result<(Self, mpsc::Receiver<Event>), JoinError> {
+        let membership = Membership::new(group, identity);
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let shutdown = CancellationToken::new();
+        let listener = listen::Listener::bind(settings.bind, settings.ports)?;
+        let port = listener.port();
+        let setup = Setup {
+            target: target(&settings),
+            membership: membership.clone(),
+            user: settings.user.clone(),
+            listening_port: port,
+            retry: settings.retry.clone(),
+            events: events.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let (control, control_task) = Control::join(setup).await?;
+        let shares = Shares::new(events.clone());
+        let listening = listener.run(membership.clone(), shares.clone(), shutdown.clone());
+        let tasks = std::sync::Mutex::new(vec![control_task, tokio::spawn(listening)]);
+        let inner = Inner { settings, membership, control, shares, port, events, shutdown, tasks };
+        Ok((Self(Arc::new(inner)), receiver))
+    }
+
+    /// The port on which we listen for peers.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Our name.
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.0.settings.user
+    }
+
+    /// Our long-term key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.0.membership.local().identity.id()
+    }
+
+    /// Where the tracker answered.
+    #[must_use]
+    pub fn tracker(&self) -> SocketAddr {
+        self.0.control.address()
+    }
+
+    /// The tracker's long-term key.
+    #[must_use]
+    pub fn tracker_key(&self) -> PeerId {
+        self.0.control.tracker()
+    }
+
+    /// Hashes the file at `path` and publishes it, under its own name or `name`.
+    ///
+    /// # Errors
+    /// When it is no readable file, or the tracker does not take it; it is then announced later.
+    pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
+        let shared = self.0.shares.add(path, name).await?;
+        self.0.control.publish(shared.file.clone()).await?;
+        Ok(shared)
+    }
+
+    /// Withdraws what `selects`; returns it.
+    ///
+    /// # Errors
+    /// When the tracker does not answer; nothing of it is served any more all the same.
+    pub async fn unshare(
+        &self,
+        selects: impl Fn(&Shared) -> bool,
+    ) -> Result<Vec<Shared>, RequestError> {
+        let gone = self.0.shares.remove(selects);
+        for shared in &gone {
+            self.0.control.withdraw(shared.file.clone()).await?;
+        }
+        Ok(gone)
+    }
+
+    /// What we share, by name.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Shared> {
+        self.0.shares.list()
+    }
+
+    /// Names that contain `term`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// When the tracker does not answer, or refuses.
+    pub async fn search(&self, term: &str, limit: usize) -> Result<Listing, RequestError> {
+        listing::search(&self.0.control, term, limit).await
+    }
+
+    /// What `user`, or everybody, shares, at most `limit` of it.
+    ///
+    /// # Errors
+    /// When the tracker does not answer, or nobody of that name is here.
+    pub async fn files(&self, user: Option<&UserName>, limit: usize) -> Result<Listing, RequestError> {
+        listing::files(&self.0.control, user, limit).await
+    }
+
+    /// Who is here.
+    ///
+    /// # Errors
+    /// When the tracker does not answer.
+    pub async fn peers(&self) -> Result<Vec<PeerEntry>, RequestError> {
+        listing::peers(&self.0.control).await
+    }
+
+    /// Who has `content`.
+    ///
+    /// # Errors
+    /// When the tracker does not answer.
+    pub async fn holders(&self, content: ContentId) -> Result<Vec<Holder>, RequestError> {
+        listing::holders(&self.0.control, content).await
+    }
+
+    /// Says goodbye to the tracker and ends all tasks, within seconds.
+    pub async fn leave(&self) {
+        self.0.shutdown.cancel();
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        for task in tasks {
+            let _ = tokio::time::timeout_at(deadline, task).await;
+        }
+    }
+}
+
+fn target(settings: &Settings) -> Target {
+    Target {
+        host: settings.tracker_host.clone(),
+        port: settings.tracker_port,
+        key: settings.tracker_key,
+        pins: settings.state_dir.as_deref().map(Pins::in_dir),
+    }
+}

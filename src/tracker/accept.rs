@@ -1,0 +1,152 @@
+//! Handshakes over TCP, within limits; each leaves a new session behind.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::crypto::handshake::{Accepted, Local};
+use crate::crypto::identity::Identity;
+use crate::crypto::kdf::{EnvelopeKeys, Group, MemberKey};
+use crate::crypto::stream::has_aes_hardware;
+use crate::net::{Doorkeeper, Host, unix_ms};
+use crate::proto::endpoint::Admission;
+use crate::proto::session::Rhythm;
+use crate::wire::frame::Welcome;
+use crate::wire::id::SessionId;
+use crate::wire::packet::{FRAME_HEADER_LEN, Role, TAG_LEN};
+
+/// WELCOME is taken, and the stream ended, within this time.
+const WELCOME_TIME: Duration = Duration::from_secs(5);
+/// Pause after the system gave no connection, for want of descriptors say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the tracker is, in handshakes.
+pub(super) struct Lobby {
+    pub(super) group: Group,
+    pub(super) identity: Identity,
+    pub(super) member_key: MemberKey,
+    pub(super) rhythm: Rhythm,
+    pub(super) has_aes: bool,
+}
+
+impl Lobby {
+    pub(super) fn new(
+        group: Group,
+        identity: Identity,
+        member_key: MemberKey,
+        rhythm: Rhythm,
+    ) -> Self {
+        Self {
+            group,
+            identity,
+            member_key,
+            rhythm,
+            has_aes: has_aes_hardware(),
+        }
+    }
+}
+
+impl Host for Lobby {
+    fn local(&self) -> Local<'_> {
+        Local {
+            group: &self.group,
+            identity: &self.identity,
+            role: Role::Tracker,
+            has_aes: self.has_aes,
+        }
+    }
+
+    fn envelopes(&self) -> Vec<EnvelopeKeys> {
+        vec![EnvelopeKeys::open(&self.group)]
+    }
+}
+
+/// A peer that shook hands; the loop answers with its session.
+pub(super) type Admit = (Admission, oneshot::Sender<SessionId>);
+
+/// Accepts until `shutdown`.
+pub(super) async fn accept_all(
+    listener: TcpListener,
+    lobby: Arc<Lobby>,
+    admit: mpsc::Sender<Admit>,
+    shutdown: CancellationToken,
+) {
+    let door = Doorkeeper::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                if let Some(visitor) = door.enter(from.ip()) {
+                    let (lobby, admit) = (Arc::clone(&lobby), admit.clone());
+                    tokio::spawn(async move {
+                        let mut stream = stream;
+                        if let Some(accepted) =
+                            visitor.shake_hands(&mut stream, Arc::clone(&lobby)).await
+                        {
+                            welcome(stream, from, accepted, &lobby, admit).await;
+                        }
+                    });
+                }
+            }
+            Err(error) => {
+                debug!(%error, "cannot accept now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn welcome(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    accepted: Accepted,
+    lobby: &Lobby,
+    admit: mpsc::Sender<Admit>,
+) {
+    if accepted.role != Role::Peer {
+        return;
+    }
+    let keys = accepted.keys;
+    debug!(%from, peer = ?keys.remote, "handshake");
+    let admission = Admission {
+        peer: keys.remote,
+        keys: keys.datagram,
+        resume: keys.resume,
+        listening_port: accepted.listening_port,
+    };
+    let (reply, session) = oneshot::channel();
+    if admit.send((admission, reply)).await.is_err() {
+        return;
+    }
+    let Ok(session) = session.await else { return };
+    let welcome = Welcome {
+        session,
+        member_key: *lobby.member_key.0.expose(),
+        unix_ms: unix_ms(),
+        heartbeat: lobby.rhythm.interval,
+        silence: lobby.rhythm.silence,
+        needs_password: false,
+    };
+    let plaintext = zeroize::Zeroizing::new(welcome.encode());
+    let mut frame = [&[0; FRAME_HEADER_LEN][..], &plaintext, &[0; TAG_LEN]].concat();
+    let (mut sealer, _) = keys.stream.into_halves();
+    if sealer.seal(true, &mut frame).is_err() {
+        return;
+    }
+    let farewell = async {
+        stream.write_all(&frame).await?;
+        // The peer's FINAL carries nothing; the session lives on UDP.
+        stream.read(&mut [0; 64]).await
+    };
+    let _ = timeout(WELCOME_TIME, farewell).await;
+}

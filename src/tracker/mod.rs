@@ -1,0 +1,280 @@
+//! The tracker: its loop feeds endpoint and service from one UDP socket.
+//!
+//! It never waits for anything but its socket, its deadlines and new handshakes, and after it did not run
+//! for a while it reads its socket empty before it counts anybody as silent.
+
+mod accept;
+pub mod index;
+pub mod reach;
+pub mod registry;
+pub mod service;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use self::accept::{Admit, Lobby, accept_all};
+use self::reach::{interfaces, loopback_like};
+use self::service::{Moment, Service};
+use crate::crypto::kdf::Group;
+use crate::crypto::random::OsRandom;
+use crate::crypto::ticket::TicketOffice;
+use crate::keyfile::{self, KeyFileError};
+use crate::net::{bind_udp, listen_tcp, unix_ms};
+use crate::proto::endpoint::{Endpoint, Event};
+use crate::proto::session::Rhythm;
+use crate::wire::MAX_DATAGRAM_LEN;
+use crate::wire::control::Request;
+use crate::wire::id::PeerId;
+
+/// Room for datagrams that come while the tracker is busy.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Datagrams read before the others have their turn.
+const BATCH: usize = 256;
+/// Handshakes that may wait for the loop.
+const ADMIT_QUEUE: usize = 256;
+/// Tries to find one port number that is free for TCP and UDP, when any will do.
+const PORT_TRIES: usize = 16;
+
+/// How a tracker runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address to listen on; all, IPv6 and IPv4, when absent.
+    pub bind: Option<IpAddr>,
+    /// TCP and UDP port; 0 for any.
+    pub port: u16,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Silence after which a peer is hidden.
+    pub silence: Duration,
+    /// Most peers at the same time.
+    pub max_peers: usize,
+    /// Where identity and seed lie.
+    pub state_dir: PathBuf,
+}
+
+/// Why a tracker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerError {
+    /// Its port cannot be had.
+    #[error("port {port}: {reason}")]
+    Port {
+        /// Which.
+        port: u16,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Its keys cannot be had.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+}
+
+/// A tracker that listens, but does not answer yet.
+pub struct Tracker {
+    settings: Settings,
+    lobby: Lobby,
+    office: TicketOffice,
+    listener: TcpListener,
+    socket: UdpSocket,
+    port: u16,
+}
+
+impl Tracker {
+    /// Reads the keys and opens both ports.
+    ///
+    /// # Errors
+    /// When either fails.
+    pub fn bind(settings: Settings, group: Group) -> Result<Self, TrackerError> {
+        let random = &mut OsRandom::new();
+        let identity = keyfile::identity(&settings.state_dir, random)?;
+        let seed = keyfile::tracker_seed(&settings.state_dir, random)?;
+        let (listener, socket, port) =
+            open_ports(settings.bind, settings.port).map_err(|error| TrackerError::Port {
+                port: settings.port,
+                reason: explain(&error),
+            })?;
+        let rhythm = Rhythm::new(settings.heartbeat, settings.silence);
+        let (office, member_key) = (TicketOffice::new(&group, &seed), group.member_key(&seed));
+        let lobby = Lobby::new(group, identity, member_key, rhythm);
+        Ok(Self {
+            settings,
+            lobby,
+            office,
+            listener,
+            socket,
+            port,
+        })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its long-term key.
+    #[must_use]
+    pub const fn id(&self) -> PeerId {
+        self.lobby.identity.id()
+    }
+
+    /// Addresses under which others may reach it, the likeliest first; loopback when there is no other.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        match self.settings.bind {
+            Some(ip) if !ip.is_unspecified() => vec![ip],
+            bound => {
+                let mut ips: Vec<_> = interfaces().iter().map(|interface| interface.ip).collect();
+                if ips.is_empty() {
+                    ips.push(loopback_like(bound.unwrap_or(IpAddr::from([0, 0, 0, 0]))));
+                }
+                ips
+            }
+        }
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let now = Instant::now();
+        let random = Box::new(OsRandom::new());
+        let rhythm = self.lobby.rhythm;
+        let (admit, admissions) = mpsc::channel(ADMIT_QUEUE);
+        let accepting = accept_all(self.listener, Arc::new(self.lobby), admit, shutdown.clone());
+        let accepting = tokio::spawn(accepting);
+        let serving = Loop {
+            endpoint: Endpoint::new(now, self.office, rhythm.silence, random),
+            service: Service::new(self.settings.max_peers, rhythm, interfaces()),
+            socket: self.socket,
+            buffer: vec![0; 2 * MAX_DATAGRAM_LEN],
+        };
+        serving.run(admissions, shutdown).await;
+        let _ = accepting.await;
+    }
+}
+
+struct Loop {
+    endpoint: Endpoint,
+    service: Service,
+    socket: UdpSocket,
+    buffer: Vec<u8>,
+}
+
+impl Loop {
+    async fn run(mut self, mut admissions: mpsc::Receiver<Admit>, shutdown: CancellationToken) {
+        loop {
+            let deadline = self.endpoint.poll_timeout();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some((admission, reply)) = admissions.recv() => {
+                    let _ = reply.send(self.endpoint.admit(Instant::now(), admission));
+                }
+                ready = self.socket.readable() => {
+                    if let Err(error) = ready {
+                        warn!(%error, "the UDP socket fails");
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+            let is_drained = self.receive();
+            // Before anybody counts as silent, everything that has come must be heard.
+            if is_drained {
+                self.endpoint.handle_timeout(Instant::now());
+                self.handle_events();
+            }
+            self.transmit().await;
+        }
+    }
+
+    /// Reads what has come; `false` when there may be more.
+    fn receive(&mut self) -> bool {
+        for _ in 0..BATCH {
+            match self.socket.try_recv_from(&mut self.buffer) {
+                Ok((len, from)) => {
+                    let datagram = &mut self.buffer[..len];
+                    self.endpoint
+                        .handle_datagram(Instant::now(), unix_ms(), from, datagram);
+                    self.handle_events();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // Word of an earlier datagram that did not arrive: nothing to do.
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
+    fn handle_events(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                Event::Request(caller, id, request) => {
+                    let is_leaving = request == Request::Leave;
+                    let (office, random, resume) = self.endpoint.login_tools(caller.session);
+                    let moment = Moment {
+                        now: Instant::now(),
+                        unix_ms: unix_ms(),
+                        office,
+                        random,
+                        resume,
+                    };
+                    let response = self.service.answer(moment, &caller, request);
+                    self.endpoint.respond(caller.session, id, &response);
+                    if is_leaving {
+                        self.endpoint.end(caller.session);
+                    }
+                }
+                Event::Shown(caller) => {
+                    if let Err(refusal) = self.service.show(Instant::now(), &caller) {
+                        debug!(?refusal, "a session cannot come back");
+                        self.endpoint.end(caller.session);
+                    }
+                }
+                Event::Hidden(peer) => self.service.hide(peer),
+                Event::Ended(peer) => self.service.end(peer),
+            }
+        }
+    }
+
+    async fn transmit(&mut self) {
+        while let Some((to, datagram)) = self.endpoint.poll_transmit() {
+            // A full send buffer drops the answer, and the peer asks again.
+            if self.socket.try_send_to(&datagram, to).is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// TCP first: it is the lock that makes a second tracker on the port fail.
+fn open_ports(bind: Option<IpAddr>, port: u16) -> io::Result<(TcpListener, UdpSocket, u16)> {
+    let mut tries = 0;
+    loop {
+        let listener = listen_tcp(bind, port)?;
+        let chosen = listener.local_addr()?.port();
+        tries += 1;
+        match bind_udp(bind, chosen, RECEIVE_BUFFER) {
+            Ok(socket) => return Ok((listener, socket, chosen)),
+            Err(error) if port != 0 || tries == PORT_TRIES => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "it is in use: choose another with --port".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a right of their own: choose another with --port".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have the address of --bind".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}

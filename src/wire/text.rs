@@ -1,0 +1,322 @@
+//! Foreign text, checked once at the door: user names, file names, and how any text is shown.
+//!
+//! What is parsed here is safe to compare, to index and, through `Display`, to print: a name cannot
+//! forge a line, move the cursor or turn the reading direction.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name. The words complete "the name …".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No characters at all.
+    #[error("is empty")]
+    Empty,
+    /// More bytes than the limit, which is given.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
+    /// A character that this kind of name may not hold.
+    #[error("holds {0:?}, which is not allowed there")]
+    Character(char),
+    /// A name that a file system gives a meaning of its own: `.` or `..`.
+    #[error("is a directory's own name")]
+    Dots,
+}
+
+/// The canonical composition (NFC) of `text`: equal to the eye, equal in bytes.
+#[must_use]
+pub fn nfc(text: &str) -> String {
+    ComposingNormalizerBorrowed::new_nfc()
+        .normalize(text)
+        .into_owned()
+}
+
+/// Who is logged in: letters and digits of any script, with `.`, `_`, `-` and `+` inside.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserName(String);
+
+impl UserName {
+    /// Longest user name, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Equal for names that differ in case only: two such people would be taken for one.
+    #[must_use]
+    pub fn folded(&self) -> String {
+        fold(&self.0)
+    }
+}
+
+impl FromStr for UserName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let name = nfc(text);
+        let first = name.chars().next().ok_or(NameError::Empty)?;
+        if name.len() > Self::MAX_LEN {
+            return Err(NameError::TooLong(Self::MAX_LEN));
+        }
+        // A leading mark would read as an option, a hidden file or a command.
+        if !first.is_alphanumeric() {
+            return Err(NameError::Character(first));
+        }
+        match name
+            .chars()
+            .find(|c| !c.is_alphanumeric() && !"._-+".contains(*c))
+        {
+            Some(wrong) => Err(NameError::Character(wrong)),
+            None => Ok(Self(name)),
+        }
+    }
+}
+
+/// The name of a shared file: one component of a path, never a way to another place.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileName(String);
+
+impl FileName {
+    /// Longest file name, in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// The name as text: neither empty, nor a path, nor with control characters; but not yet safe to
+    /// print (use `Display`) or to create a file with (that is `disk`'s).
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name under which a local file is offered: what no name may hold becomes `_`, what is too
+    /// long loses its middle. `None` when nothing is left.
+    #[must_use]
+    pub fn from_local(name: &str) -> Option<Self> {
+        let cleaned: String = nfc(name)
+            .chars()
+            .map(|c| {
+                if is_forbidden_in_file_names(c) {
+                    '_'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        shorten_bytes(&cleaned, Self::MAX_LEN).parse().ok()
+    }
+}
+
+impl FromStr for FileName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(NameError::TooLong(Self::MAX_LEN));
+        }
+        if text == "." || text == ".." {
+            return Err(NameError::Dots);
+        }
+        match text.chars().find(|c| is_forbidden_in_file_names(*c)) {
+            Some(wrong) => Err(NameError::Character(wrong)),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+fn is_forbidden_in_file_names(c: char) -> bool {
+    c == '/' || c.is_control()
+}
+
+macro_rules! name_traits {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&safe(&self.0))
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+    };
+}
+name_traits!(UserName);
+name_traits!(FileName);
+
+/// Text as it may be shown: control characters and those that turn the reading direction are escaped.
+/// Everything that came from outside passes through here on its way to a terminal, a page or a log.
+#[must_use]
+pub fn safe(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_invisible(c) {
+            for escaped in c.escape_default() {
+                shown.push(escaped);
+            }
+        } else {
+            let _ = shown.write_char(c);
+        }
+    }
+    shown
+}
+
+/// Characters that show nothing and change how their neighbours read: directional marks, overrides and
+/// isolates (Unicode Bidirectional Algorithm § 2), separators of lines, joiners and fillers, tags.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{00ad}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` in at most `max_len` bytes, its middle replaced by `…`, so that the beginning and the ending
+/// stay readable; never cut inside a character.
+fn shorten_bytes(text: &str, max_len: usize) -> String {
+    const GAP: char = '…';
+    if text.len() <= max_len {
+        return text.to_owned();
+    }
+    let tail_len = max_len / 3;
+    let head = text.floor_char_boundary(max_len - tail_len - GAP.len_utf8());
+    let tail = text.ceil_char_boundary(text.len() - tail_len);
+    format!("{}{GAP}{}", &text[..head], &text[tail..])
+}
+
+/// Full case folding, then NFC: what search and comparison of names work on.
+#[must_use]
+pub fn fold(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    nfc(&icu_casemap::CaseMapper::new().fold_string(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn user_names_that_could_mislead_are_refused() {
+        for (text, error) in [
+            ("", NameError::Empty),
+            (" ", NameError::Character(' ')),
+            ("ana ", NameError::Character(' ')),
+            ("a b", NameError::Character(' ')),
+            ("-x", NameError::Character('-')),
+            (".x", NameError::Character('.')),
+            ("a\u{1b}[31m", NameError::Character('\u{1b}')),
+            ("a\u{202e}b", NameError::Character('\u{202e}')),
+            ("a/b", NameError::Character('/')),
+            ("a#b", NameError::Character('#')),
+        ] {
+            assert_eq!(text.parse::<UserName>(), Err(error), "{text:?}");
+        }
+        assert_eq!(
+            "x".repeat(65).parse::<UserName>(),
+            Err(NameError::TooLong(64))
+        );
+        for text in ["hans", "Żółw", "李", "ana.b-c_d+e", "4x4", &"x".repeat(64)] {
+            assert!(text.parse::<UserName>().is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_equal_are_equal() {
+        let composed: UserName = "Jos\u{e9}".parse().unwrap();
+        let decomposed: UserName = "Jose\u{301}".parse().unwrap();
+        assert_eq!(composed, decomposed);
+        assert_eq!("HANS".parse::<UserName>().unwrap().folded(), "hans");
+    }
+
+    #[test]
+    fn a_file_name_is_never_a_path() {
+        for text in [
+            "", ".", "..", "/", "/etc/x", "../x", "a/b", "a\0b", "a\nb", "a\u{7f}", "a\u{9b}",
+        ] {
+            assert!(text.parse::<FileName>().is_err(), "{text:?}");
+        }
+        assert!("x".repeat(256).parse::<FileName>().is_err());
+        for text in [
+            "a",
+            "...",
+            "~",
+            "-x",
+            "$(x)",
+            "a b",
+            "report (2).pdf",
+            "Ωμέγα.txt",
+            &"x".repeat(255),
+        ] {
+            assert!(text.parse::<FileName>().is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_local_name_is_made_fit() {
+        assert_eq!(FileName::from_local("a\nb").unwrap().as_str(), "a_b");
+        assert_eq!(FileName::from_local(""), None);
+        assert_eq!(FileName::from_local(".."), None);
+        let long = format!("{}.tar.gz", "ä".repeat(200));
+        let cut = FileName::from_local(&long).unwrap();
+        assert!(cut.as_str().len() <= 255 && cut.as_str().ends_with(".tar.gz"));
+    }
+
+    #[test]
+    fn a_reversing_name_cannot_forge_a_line() {
+        let name: FileName = "gpj\u{202e}exe".parse().unwrap();
+        assert_eq!(name.to_string(), "gpj\\u{202e}exe");
+        assert_eq!(
+            safe("a\x1b[2Jb\r\nc\u{2028}d"),
+            "a\\u{1b}[2Jb\\r\\nc\\u{2028}d"
+        );
+    }
+
+    #[test]
+    fn folding_finds_what_people_mean() {
+        assert_eq!(fold("STRASSE"), fold("straße"));
+        assert_eq!(fold("E\u{301}TE\u{301}"), fold("été"));
+        assert_eq!(fold("Report.PDF"), "report.pdf");
+    }
+
+    proptest! {
+        #[test]
+        fn shown_text_holds_nothing_that_acts(text in ".*") {
+            let shown = safe(&text);
+            prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)));
+        }
+
+        #[test]
+        fn a_local_name_is_a_name(text in ".*") {
+            if let Some(name) = FileName::from_local(&text) {
+                prop_assert_eq!(name.as_str().parse::<FileName>(), Ok(name.clone()));
+            }
+        }
+
+        #[test]
+        fn folding_twice_changes_nothing(text in ".*") {
+            prop_assert_eq!(fold(&fold(&text)), fold(&text));
+        }
+    }
+}
