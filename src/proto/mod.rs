@@ -6,8 +6,11 @@
 
 pub mod announce;
 pub mod attachment;
+pub mod backoff;
 pub mod endpoint;
 pub mod gate;
 pub mod limiter;
+pub mod picker;
 pub mod requests;
 pub mod session;
+pub mod swarm;

@@ -1,0 +1,405 @@
+//! One download: who has what, whom to ask, what to do with a slow one or a liar.
+//!
+//! It handles numbers and verdicts, never the bytes. Each source has a few pieces asked of it at a time;
+//! a source from which nothing comes loses all but one of them to the others; and when nothing is left to
+//! ask for, an idle source doubles what the slowest owes, so that no single one holds the last piece.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::picker::Picker;
+use crate::wire::id::PeerId;
+use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+
+/// Pieces asked of one source at a time, for one that has delivered nothing yet and at the most.
+const MIN_DEPTH: usize = 2;
+const MAX_DEPTH: usize = 8;
+/// A source that was asked and sends nothing for this long is stalled.
+const STALL: Duration = Duration::from_secs(2);
+/// Sources that may be asked for the same piece in the end game.
+const MAX_ASKED: usize = 2;
+
+/// A piece that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// The first copy; these others were asked for it as well and need not send it.
+    New(Vec<PeerId>),
+    /// It was here already.
+    Duplicate,
+}
+
+#[derive(Debug)]
+struct Source {
+    has: Bitfield,
+    /// What it owes, and since when.
+    owes: BTreeSet<PieceIndex>,
+    last_sign: Instant,
+    delivered: u64,
+    is_stalled: bool,
+}
+
+/// The machine; the download drives it.
+#[derive(Debug)]
+pub struct Swarm {
+    layout: Layout,
+    picker: Picker,
+    done: Bitfield,
+    sources: BTreeMap<PeerId, Source>,
+    /// Which sources were asked for a piece that is not here yet.
+    asked: BTreeMap<PieceIndex, BTreeSet<PeerId>>,
+    liars: BTreeSet<PeerId>,
+}
+
+impl Swarm {
+    /// A download of which nothing is here yet.
+    #[must_use]
+    pub fn new(layout: Layout, random: u32) -> Self {
+        Self {
+            layout,
+            picker: Picker::new(layout, random),
+            done: Bitfield::empty(layout),
+            sources: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            liars: BTreeSet::new(),
+        }
+    }
+
+    /// Is everything here?
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.done.is_full()
+    }
+
+    /// Bytes that are here.
+    #[must_use]
+    pub fn done_bytes(&self) -> u64 {
+        if self.is_complete() {
+            return self.layout.len();
+        }
+        self.done
+            .iter()
+            .map(|piece| self.layout.piece_len(piece) as u64)
+            .sum()
+    }
+
+    /// Sources that are connected.
+    #[must_use]
+    pub fn source_count(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Sources that sent at least one good piece and are still here.
+    #[must_use]
+    pub fn sending_count(&self) -> usize {
+        self.sources
+            .values()
+            .filter(|source| source.delivered > 0 && !source.is_stalled)
+            .count()
+    }
+
+    /// Did this peer send wrong bytes before?
+    #[must_use]
+    pub fn is_liar(&self, peer: &PeerId) -> bool {
+        self.liars.contains(peer)
+    }
+
+    /// How many sent wrong bytes.
+    #[must_use]
+    pub fn liar_count(&self) -> usize {
+        self.liars.len()
+    }
+
+    /// Is this peer a source already?
+    #[must_use]
+    pub fn has_source(&self, peer: &PeerId) -> bool {
+        self.sources.contains_key(peer)
+    }
+
+    /// A source is connected and has these pieces.
+    pub fn add_source(&mut self, now: Instant, peer: PeerId, has: Bitfield) {
+        if self.liars.contains(&peer) || self.sources.contains_key(&peer) {
+            return;
+        }
+        self.picker.add_copies(&has);
+        let source = Source {
+            has,
+            owes: BTreeSet::new(),
+            last_sign: now,
+            delivered: 0,
+            is_stalled: false,
+        };
+        self.sources.insert(peer, source);
+    }
+
+    /// A source is gone; what it owed is free again.
+    pub fn remove_source(&mut self, peer: &PeerId) {
+        let Some(source) = self.sources.remove(peer) else {
+            return;
+        };
+        self.picker.remove_copies(&source.has);
+        for piece in source.owes {
+            self.release(*peer, piece);
+        }
+    }
+
+    /// The next piece to ask of `peer`, if it shall have more to do.
+    pub fn next_request(&mut self, now: Instant, peer: &PeerId) -> Option<PieceIndex> {
+        let source = self.sources.get_mut(peer)?;
+        if source.owes.len() >= source.depth() {
+            return None;
+        }
+        let piece = match self.picker.take(&source.has) {
+            Some(piece) => piece,
+            None if source.owes.is_empty() => self.piece_to_double(peer)?,
+            None => return None,
+        };
+        let source = self.sources.get_mut(peer)?;
+        if source.owes.is_empty() {
+            source.last_sign = now;
+        }
+        source.owes.insert(piece);
+        self.asked.entry(piece).or_default().insert(*peer);
+        Some(piece)
+    }
+
+    /// Some of what `peer` owes is arriving.
+    pub fn note_sign(&mut self, now: Instant, peer: &PeerId) {
+        if let Some(source) = self.sources.get_mut(peer) {
+            source.last_sign = now;
+            source.is_stalled = false;
+        }
+    }
+
+    /// A piece arrived from `peer` and is right.
+    pub fn piece_arrived(&mut self, now: Instant, peer: &PeerId, piece: PieceIndex) -> Arrival {
+        if let Some(source) = self.sources.get_mut(peer) {
+            source.owes.remove(&piece);
+            source.delivered += 1;
+            source.last_sign = now;
+            source.is_stalled = false;
+        }
+        if !self.done.insert(piece) {
+            return Arrival::Duplicate;
+        }
+        self.picker.remove(piece);
+        let mut others = self.asked.remove(&piece).unwrap_or_default();
+        others.remove(peer);
+        for other in &others {
+            if let Some(source) = self.sources.get_mut(other) {
+                source.owes.remove(&piece);
+            }
+        }
+        Arrival::New(others.into_iter().collect())
+    }
+
+    /// What arrived from `peer` is wrong: it is dropped, and never asked again.
+    pub fn piece_was_wrong(&mut self, peer: &PeerId) {
+        self.liars.insert(*peer);
+        self.remove_source(peer);
+    }
+
+    /// A deadline passed: what stalled sources owe, all but one piece each, may be asked of others.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut released = Vec::new();
+        for (peer, source) in &mut self.sources {
+            if !source.owes.is_empty() && now.saturating_duration_since(source.last_sign) >= STALL {
+                source.is_stalled = true;
+                while source.owes.len() > 1 {
+                    released.extend(source.owes.pop_last().map(|piece| (*peer, piece)));
+                }
+            }
+        }
+        for (peer, piece) in released {
+            self.release(peer, piece);
+        }
+    }
+
+    fn release(&mut self, peer: PeerId, piece: PieceIndex) {
+        let Some(asked) = self.asked.get_mut(&piece) else {
+            return;
+        };
+        asked.remove(&peer);
+        if asked.is_empty() {
+            self.asked.remove(&piece);
+            if !self.done.has(piece) {
+                self.picker.put_back(piece);
+            }
+        }
+    }
+
+    /// The piece that has been owed for longest, by somebody else, and that `peer` has too.
+    fn piece_to_double(&self, peer: &PeerId) -> Option<PieceIndex> {
+        let source = self.sources.get(peer)?;
+        let owed = self.asked.iter().filter(|(piece, asked)| {
+            asked.len() < MAX_ASKED && !asked.contains(peer) && source.has.has(**piece)
+        });
+        let age = |asked: &BTreeSet<PeerId>| {
+            asked
+                .iter()
+                .filter_map(|owner| self.sources.get(owner))
+                .map(|owner| owner.last_sign)
+                .min()
+        };
+        owed.min_by_key(|(_, asked)| age(asked))
+            .map(|(piece, _)| *piece)
+    }
+}
+
+impl Source {
+    fn depth(&self) -> usize {
+        if self.is_stalled {
+            return 1;
+        }
+        // Deeper with each delivery: a source that works is kept busy across the round trip.
+        usize::try_from(self.delivered)
+            .unwrap_or(MAX_DEPTH)
+            .saturating_add(MIN_DEPTH)
+            .min(MAX_DEPTH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout(pieces: u64) -> Layout {
+        Layout::new(pieces << 20).unwrap()
+    }
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn swarm(pieces: u64, sources: u8, now: Instant) -> Swarm {
+        let layout = layout(pieces);
+        let mut swarm = Swarm::new(layout, 0);
+        for number in 0..sources {
+            swarm.add_source(now, peer(number), Bitfield::full(layout));
+        }
+        swarm
+    }
+
+    fn ask_all(swarm: &mut Swarm, now: Instant, source: u8) -> Vec<PieceIndex> {
+        std::iter::from_fn(|| swarm.next_request(now, &peer(source))).collect()
+    }
+
+    #[test]
+    fn the_work_is_split_and_nothing_is_asked_twice() {
+        let now = Instant::now();
+        let mut swarm = swarm(100, 2, now);
+        let (one, two) = (ask_all(&mut swarm, now, 0), ask_all(&mut swarm, now, 1));
+        assert_eq!((one.len(), two.len()), (MIN_DEPTH, MIN_DEPTH));
+        assert!(one.iter().all(|piece| !two.contains(piece)));
+    }
+
+    #[test]
+    fn what_a_lost_source_owed_is_asked_of_the_other() {
+        let now = Instant::now();
+        let mut swarm = swarm(3, 2, now);
+        let owed = ask_all(&mut swarm, now, 0);
+        swarm.remove_source(&peer(0));
+        for _ in 0..3 {
+            let piece = swarm.next_request(now, &peer(1)).unwrap();
+            assert_eq!(
+                swarm.piece_arrived(now, &peer(1), piece),
+                Arrival::New(vec![])
+            );
+        }
+        assert!(swarm.is_complete() && !owed.is_empty());
+    }
+
+    #[test]
+    fn a_silent_source_never_holds_the_last_piece() {
+        let now = Instant::now();
+        let mut swarm = swarm(2, 2, now);
+        let held = ask_all(&mut swarm, now, 0);
+        assert_eq!(held.len(), 2);
+        let first = swarm
+            .next_request(now, &peer(1))
+            .expect("an idle source doubles what is owed");
+        assert_eq!(swarm.next_request(now, &peer(1)), None, "one at a time");
+        assert_eq!(
+            swarm.piece_arrived(now, &peer(1), first),
+            Arrival::New(vec![peer(0)])
+        );
+        let second = swarm.next_request(now, &peer(1)).unwrap();
+        swarm.piece_arrived(now, &peer(1), second);
+        assert!(swarm.is_complete());
+        assert_eq!(
+            swarm.piece_arrived(now, &peer(0), first),
+            Arrival::Duplicate
+        );
+    }
+
+    #[test]
+    fn a_stalled_source_keeps_one_piece_and_recovers() {
+        let now = Instant::now();
+        let mut swarm = swarm(10, 1, now);
+        let owed = ask_all(&mut swarm, now, 0);
+        let later = now + STALL;
+        swarm.handle_timeout(later);
+        assert_eq!(swarm.sources[&peer(0)].owes.len(), 1);
+        assert!(ask_all(&mut swarm, later, 0).is_empty());
+        swarm.piece_arrived(later, &peer(0), owed[0]);
+        assert!(!ask_all(&mut swarm, later, 0).is_empty());
+    }
+
+    #[test]
+    fn a_liar_is_dropped_and_never_asked_again() {
+        let now = Instant::now();
+        let mut swarm = swarm(4, 2, now);
+        let owed = ask_all(&mut swarm, now, 0);
+        swarm.piece_was_wrong(&peer(0));
+        assert!(swarm.is_liar(&peer(0)) && !swarm.has_source(&peer(0)));
+        swarm.add_source(now, peer(0), Bitfield::full(layout(4)));
+        assert_eq!(swarm.next_request(now, &peer(0)), None);
+        assert!(
+            ask_all(&mut swarm, now, 1).contains(&owed[0]),
+            "what it owed is free again"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        /// Sources come, go, stall, lie and deliver in any order; in the end an honest one finishes it.
+        #[test]
+        fn whatever_happens_one_honest_source_ends_it(
+            pieces in 1_u64..40, steps in prop::collection::vec((0_u8..6, 0_u8..5), 0..200),
+        ) {
+            let layout = layout(pieces);
+            let mut now = Instant::now();
+            let mut swarm = Swarm::new(layout, 7);
+            let mut arrived = 0;
+            for (source, action) in steps {
+                now += Duration::from_millis(300);
+                match action {
+                    0 => swarm.add_source(now, peer(source), Bitfield::full(layout)),
+                    1 => swarm.remove_source(&peer(source)),
+                    2 => swarm.piece_was_wrong(&peer(source)),
+                    3 => swarm.handle_timeout(now),
+                    _ => if let Some(piece) = swarm.next_request(now, &peer(source)) {
+                        if piece.get() % 2 == 0 {
+                            arrived += u32::from(swarm.piece_arrived(now, &peer(source), piece) != Arrival::Duplicate);
+                        }
+                    },
+                }
+                for source in swarm.sources.values() {
+                    prop_assert!(source.owes.len() <= MAX_DEPTH);
+                }
+            }
+            for source in 0..6 {
+                swarm.remove_source(&peer(source));
+            }
+            swarm.add_source(now, peer(99), Bitfield::full(layout));
+            while let Some(piece) = swarm.next_request(now, &peer(99)) {
+                prop_assert_ne!(swarm.piece_arrived(now, &peer(99), piece), Arrival::Duplicate);
+                arrived += 1;
+            }
+            prop_assert!(swarm.is_complete());
+            prop_assert_eq!(arrived, layout.count());
+            prop_assert!(swarm.asked.is_empty());
+        }
+    }
+}
