@@ -107,6 +107,85 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Bytes that may still be written into `dir`.
+///
+/// # Errors
+/// What the system says.
+pub fn free_space(dir: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(dir)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Creates a new file in `dir` with this name, for positioned writes; it never opens one that is there.
+///
+/// # Errors
+/// When the name is taken, or the system says no.
+pub fn create_new(dir: &Path, name: &str) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o666)
+        .open(dir.join(name))
+}
+
+/// Takes `len` bytes of disk for `file`, so that a full disk shows at the beginning.
+///
+/// # Errors
+/// When there is not as much space, or the file may not become so large.
+pub fn reserve(file: &File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        // Some file systems cannot; there the file is sparse until it is written.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(len),
+        done => Ok(done?),
+    }
+}
+
+/// Gives the file `from` in `dir` the name `to`, unless that is taken: the system call itself decides.
+///
+/// # Errors
+/// `AlreadyExists` when the name is taken; else what the system says.
+pub fn rename_new(dir: &Path, from: &str, to: &str) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, linkat, renameat_with, unlinkat};
+    use rustix::io::Errno;
+    let (from, to) = (dir.join(from), dir.join(to));
+    match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+        // A file system that does not know the flag: a link does not replace anything either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            linkat(CWD, &from, CWD, &to, rustix::fs::AtFlags::empty())?;
+            Ok(unlinkat(CWD, &from, rustix::fs::AtFlags::empty())?)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Removes a file of ours; one that is gone already is fine.
+pub fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}
+
+/// Removes what earlier runs left in `dir` under names that begin with `prefix` and end with `suffix`,
+/// as far as no running process holds it.
+pub fn remove_abandoned(dir: &Path, prefix: &str, suffix: &str) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_ours && is_file {
+            let file = OpenOptions::new().read(true).write(true).open(entry.path());
+            if file.is_ok_and(|file| file.try_lock().is_ok()) {
+                remove(&entry.path());
+            }
+        }
+    }
+}
+
 /// The state directory is ours while this lives; the system frees it when the process ends.
 #[derive(Debug)]
 pub struct DirLock {

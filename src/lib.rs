@@ -3,6 +3,7 @@ pub mod crypto;
 pub mod disk;
 pub mod keyfile;
 pub mod net;
+pub mod peer;
 pub mod proto;
 pub mod tracker;
 pub mod wire;

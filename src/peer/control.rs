@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::enrol::{EnrolError, Enrolled, Target, enrol};
-use super::membership::Membership;
 use super::event::{Event, JoinError, RequestError};
+use super::membership::Membership;
 use crate::crypto::random::OsRandom;
 use crate::proto::announce::Announce;
 use crate::proto::attachment::{self, Attachment, DialFailure};
@@ -73,20 +73,31 @@ impl Control {
     /// When the tracker is not reached within the retries, or does not let us in.
     pub async fn join(setup: Setup) -> Result<(Self, JoinHandle<()>), JoinError> {
         let tracker = setup.target.address();
-        let unreachable = |reason: String| JoinError::Unreachable { tracker: tracker.clone(), reason };
+        let unreachable = |reason: String| JoinError::Unreachable {
+            tracker: tracker.clone(),
+            reason,
+        };
         let deadline = tokio::time::Instant::now() + JOIN_DEADLINE;
         let enrolled = tokio::time::timeout_at(deadline, enrol_with_retries(&setup))
             .await
             .map_err(|_| unreachable("timed out".to_owned()))?
             .map_err(|error| join_error(&tracker, error))?;
         setup.membership.learn(enrolled.member_key.clone());
-        let socket = bind_towards(enrolled.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let socket = bind_towards(enrolled.address)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
-        let control = Self { messages: sender.clone(), tracker: enrolled.tracker, address: enrolled.address };
+        let control = Self {
+            messages: sender.clone(),
+            tracker: enrolled.tracker,
+            address: enrolled.address,
+        };
         let mut task = Task::new(setup, enrolled, socket, sender, messages);
         tokio::time::timeout_at(deadline, task.log_in())
             .await
-            .map_err(|_| unreachable("TCP works, but UDP datagrams to that port are not answered".to_owned()))?
+            .map_err(|_| {
+                unreachable("TCP works, but UDP datagrams to that port are not answered".to_owned())
+            })?
             .map_err(|refusal| JoinError::Refused(explain(&refusal)))?;
         Ok((control, tokio::spawn(task.run())))
     }
@@ -116,7 +127,9 @@ impl Control {
     /// # Errors
     /// When the tracker does not answer, or refuses; the file is announced again later all the same.
     pub async fn publish(&self, file: Publication) -> Result<(), RequestError> {
-        self.send(|reply| Message::Publish(file, reply)).await.map(drop)
+        self.send(|reply| Message::Publish(file, reply))
+            .await
+            .map(drop)
     }
 
     /// Takes a published file back.
@@ -124,7 +137,9 @@ impl Control {
     /// # Errors
     /// When the tracker does not answer; it is told again later all the same.
     pub async fn withdraw(&self, file: Publication) -> Result<(), RequestError> {
-        self.send(|reply| Message::Withdraw(file, reply)).await.map(drop)
+        self.send(|reply| Message::Withdraw(file, reply))
+            .await
+            .map(drop)
     }
 
     async fn send(
@@ -132,7 +147,10 @@ impl Control {
         message: impl FnOnce(oneshot::Sender<Result<Response, RequestError>>) -> Message,
     ) -> Result<Response, RequestError> {
         let (reply, answer) = oneshot::channel();
-        self.messages.send(message(reply)).await.map_err(|_| RequestError::NoAnswer)?;
+        self.messages
+            .send(message(reply))
+            .await
+            .map_err(|_| RequestError::NoAnswer)?;
         answer.await.map_err(|_| RequestError::NoAnswer)?
     }
 }
@@ -141,7 +159,9 @@ impl Control {
 #[must_use]
 pub fn explain(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Malformed => "the tracker does not understand this request: is one of the two older?".to_owned(),
+        Refusal::Malformed => {
+            "the tracker does not understand this request: is one of the two older?".to_owned()
+        }
         Refusal::NotLoggedIn => "the tracker wants a login first".to_owned(),
         Refusal::NameInUse { since_s, from } => {
             format!("this name is in use, for {since_s} s, from {from}; choose another with --name")
@@ -150,7 +170,9 @@ pub fn explain(refusal: &Refusal) -> String {
             "this name belongs to somebody with another key; choose another with --name".to_owned()
         }
         Refusal::TooFast { wait_ms } => format!("too fast, wait {} s", wait_ms.div_ceil(1000)),
-        Refusal::TooManyFiles { limit } => format!("the tracker takes at most {limit} files of one peer"),
+        Refusal::TooManyFiles { limit } => {
+            format!("the tracker takes at most {limit} files of one peer")
+        }
         Refusal::Full => "the tracker has as many peers as it may".to_owned(),
         Refusal::NoSuchUser => "nobody of that name is here".to_owned(),
     }
@@ -160,22 +182,34 @@ fn join_error(tracker: &str, error: EnrolError) -> JoinError {
     let tracker = tracker.to_owned();
     match error {
         EnrolError::WrongPassphrase => JoinError::WrongPassphrase { tracker },
-        EnrolError::OtherKey { found, expected, pinned_in } => {
-            JoinError::OtherKey { tracker, found, expected, pinned_in }
-        }
-        other => JoinError::Unreachable { tracker, reason: other.to_string() },
+        EnrolError::OtherKey {
+            found,
+            expected,
+            pinned_in,
+        } => JoinError::OtherKey {
+            tracker,
+            found,
+            expected,
+            pinned_in,
+        },
+        other => JoinError::Unreachable {
+            tracker,
+            reason: other.to_string(),
+        },
     }
 }
 
 async fn enrol_with_retries(setup: &Setup) -> Result<Enrolled, EnrolError> {
-    let mut backoff = Backoff::new(&setup.retry);
+    let mut backoff = Backoff::new(setup.retry.clone());
     loop {
         let error = match enrol(&setup.target, &setup.membership, setup.listening_port).await {
             Err(error @ EnrolError::Unreachable(_)) => error,
             // Neither a wrong passphrase nor a mute port gets better by asking again.
             done => return done,
         };
-        let Some(wait) = backoff.next(rand::random()) else { return Err(error) };
+        let Some(wait) = backoff.fail(rand::random()) else {
+            return Err(error);
+        };
         debug!(%error, ?wait, "the tracker is not reached yet");
         tokio::time::sleep(wait).await;
     }
@@ -301,7 +335,11 @@ impl Task {
         }
     }
 
-    fn ask(&mut self, request: Request, reply: Option<oneshot::Sender<Result<Response, RequestError>>>) {
+    fn ask(
+        &mut self,
+        request: Request,
+        reply: Option<oneshot::Sender<Result<Response, RequestError>>>,
+    ) {
         let announces = is_announcement(&request);
         match (self.attachment.request(request), reply) {
             (Some(id), reply) => {
@@ -317,9 +355,13 @@ impl Task {
 
     fn handle_event(&mut self, event: attachment::Event) {
         match event {
-            attachment::Event::Answered(id, request, response) => self.handle_answer(id, &request, *response),
+            attachment::Event::Answered(id, request, response) => {
+                self.handle_answer(id, &request, *response)
+            }
             attachment::Event::Failed(id, request) => {
-                self.announcing = self.announcing.saturating_sub(usize::from(is_announcement(&request)));
+                self.announcing = self
+                    .announcing
+                    .saturating_sub(usize::from(is_announcement(&request)));
                 if let Some(reply) = self.waiting.remove(&id) {
                     let _ = reply.send(Err(RequestError::NoAnswer));
                 }
@@ -327,21 +369,30 @@ impl Task {
             attachment::Event::LoggedIn => self.is_logged_in = true,
             attachment::Event::LoginRefused(refusal) => {
                 if self.is_logged_in {
-                    self.tell(Event::Warning { text: explain(&refusal) });
+                    self.tell(Event::Warning {
+                        text: explain(&refusal),
+                    });
                 }
                 self.login_refusal = Some(refusal);
             }
             attachment::Event::Acknowledged(ack) => {
-                let may_announce = self.announce_not_before.is_none_or(|at| at <= Instant::now());
+                let may_announce = self
+                    .announce_not_before
+                    .is_none_or(|at| at <= Instant::now());
                 if self.announcing == 0 && may_announce && !self.announce.agrees(&ack) {
-                    info!(known = ack.published, "the tracker does not know all our files: announcing");
+                    info!(
+                        known = ack.published,
+                        "the tracker does not know all our files: announcing"
+                    );
                     for request in self.announce.repeat() {
                         self.ask(request, None);
                     }
                 }
             }
             attachment::Event::Lost => {
-                self.tell(Event::TrackerLost { reason: "it does not answer".to_owned() });
+                self.tell(Event::TrackerLost {
+                    reason: "it does not answer".to_owned(),
+                });
             }
             attachment::Event::Back => self.tell(Event::TrackerBack),
             attachment::Event::NeedHandshake => self.dial(),
@@ -359,17 +410,23 @@ impl Task {
                 Response::Refused(refusal) => {
                     // A limit does not go away by itself: say it, and ask again seldom.
                     self.announce_not_before = Some(Instant::now() + 6 * MAX_REFUSAL_WAIT);
-                    self.tell(Event::Warning { text: explain(refusal) });
+                    self.tell(Event::Warning {
+                        text: explain(refusal),
+                    });
                 }
                 _ => self.announce.confirm(request),
             }
         }
-        let Some(reply) = self.waiting.remove(&id) else { return };
+        let Some(reply) = self.waiting.remove(&id) else {
+            return;
+        };
         let _ = reply.send(match response {
-            Response::Refused(Refusal::TooFast { .. }) if is_announcement(request) => Ok(Response::Published),
-            Response::Refused(Refusal::TooFast { wait_ms }) => {
-                Err(RequestError::TooFast(Duration::from_millis(u64::from(wait_ms))))
+            Response::Refused(Refusal::TooFast { .. }) if is_announcement(request) => {
+                Ok(Response::Published)
             }
+            Response::Refused(Refusal::TooFast { wait_ms }) => Err(RequestError::TooFast(
+                Duration::from_millis(u64::from(wait_ms)),
+            )),
             Response::Refused(refusal) => Err(RequestError::Refused(explain(&refusal))),
             response => Ok(response),
         });
@@ -394,7 +451,9 @@ impl Task {
             }
             Err(error @ (EnrolError::WrongPassphrase | EnrolError::OtherKey { .. })) => {
                 warn!(%error, "the tracker does not let us in again");
-                self.tell(Event::TrackerLost { reason: error.to_string() });
+                self.tell(Event::TrackerLost {
+                    reason: error.to_string(),
+                });
                 self.attachment.dial_failed(now, DialFailure::Rejected);
             }
             Err(error) => {

@@ -105,11 +105,19 @@ pub struct Enrolled {
 ///
 /// # Errors
 /// When no address answers, or the one that does is not the tracker that it should be.
-pub async fn enrol(target: &Target, membership: &Membership, listening_port: u16) -> Result<Enrolled, EnrolError> {
+pub async fn enrol(
+    target: &Target,
+    membership: &Membership,
+    listening_port: u16,
+) -> Result<Enrolled, EnrolError> {
     let stream = connect(target).await?;
-    let address = stream.peer_addr().map_err(|error| EnrolError::Unreachable(error.to_string()))?;
+    let address = stream
+        .peer_addr()
+        .map_err(|error| EnrolError::Unreachable(error.to_string()))?;
     let handshake = shake_hands(stream, target, membership, listening_port);
-    let (keys, welcome) = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| EnrolError::Silent)??;
+    let (keys, welcome) = timeout(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .map_err(|_| EnrolError::Silent)??;
     Ok(Enrolled {
         tracker: keys.remote,
         member_key: MemberKey(Secret::new(welcome.member_key)),
@@ -129,7 +137,11 @@ async fn connect(target: &Target) -> Result<TcpStream, EnrolError> {
     let addresses = match timeout(HANDSHAKE_TIMEOUT, lookup).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Err(EnrolError::Unreachable(format!("unknown host: {error}"))),
-        Err(_) => return Err(EnrolError::Unreachable("the name server does not answer".to_owned())),
+        Err(_) => {
+            return Err(EnrolError::Unreachable(
+                "the name server does not answer".to_owned(),
+            ));
+        }
     };
     let mut reason = "the name has no address".to_owned();
     for address in addresses {
@@ -169,12 +181,15 @@ async fn shake_hands(
     let (mut sealer, mut opener) = keys.stream.clone().into_halves();
     let mut header = [0; FRAME_HEADER_LEN];
     stream.read_exact(&mut header).await.map_err(broken)?;
-    let header = FrameHeader::parse(header).map_err(|error| EnrolError::Unreachable(error.to_string()))?;
+    let header =
+        FrameHeader::parse(header).map_err(|error| EnrolError::Unreachable(error.to_string()))?;
     let mut body = vec![0; header.len.min(MAX_FRAME_LEN) + TAG_LEN];
     stream.read_exact(&mut body).await.map_err(broken)?;
-    let plaintext =
-        opener.open(header, &mut body).map_err(|error| EnrolError::Unreachable(error.to_string()))?;
-    let welcome = Welcome::decode(plaintext).map_err(|error| EnrolError::Unreachable(error.to_string()))?;
+    let plaintext = opener
+        .open(header, &mut body)
+        .map_err(|error| EnrolError::Unreachable(error.to_string()))?;
+    let welcome =
+        Welcome::decode(plaintext).map_err(|error| EnrolError::Unreachable(error.to_string()))?;
     say_goodbye(&mut stream, &mut sealer).await;
     Ok((keys, welcome))
 }
@@ -191,10 +206,16 @@ async fn say_goodbye(stream: &mut TcpStream, sealer: &mut FrameSealer) {
 fn check_key(target: &Target, membership: &Membership, found: &PeerId) -> Result<(), EnrolError> {
     if let Some(expected) = target.key {
         if !expected.is_of(found) {
-            return Err(EnrolError::OtherKey { found: found.fingerprint(), expected, pinned_in: None });
+            return Err(EnrolError::OtherKey {
+                found: found.fingerprint(),
+                expected,
+                pinned_in: None,
+            });
         }
     }
-    let Some(pins) = &target.pins else { return Ok(()) };
+    let Some(pins) = &target.pins else {
+        return Ok(());
+    };
     let (address, network) = (target.address(), membership.local().group.network());
     match pins.check(&address, network, found)? {
         Pin::Known => Ok(()),

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::event::RequestError;
 use super::control::Control;
+use super::event::RequestError;
 use crate::wire::control::{
     Cursor, Hit, Holder, ListFiles, ListPeers, Locate, Page, PeerEntry, Request, Response, Search,
 };
@@ -32,7 +32,12 @@ pub struct Listing {
 /// # Errors
 /// When the tracker does not answer, or refuses.
 pub async fn search(control: &Control, term: &str, limit: usize) -> Result<Listing, RequestError> {
-    let request = |cursor| Request::Search(Search { term: term.to_owned(), cursor });
+    let request = |cursor| {
+        Request::Search(Search {
+            term: term.to_owned(),
+            cursor,
+        })
+    };
     hits(control, limit, request).await
 }
 
@@ -45,7 +50,13 @@ pub async fn files(
     user: Option<&UserName>,
     limit: usize,
 ) -> Result<Listing, RequestError> {
-    hits(control, limit, |cursor| Request::ListFiles(ListFiles { user: user.cloned(), cursor })).await
+    hits(control, limit, |cursor| {
+        Request::ListFiles(ListFiles {
+            user: user.cloned(),
+            cursor,
+        })
+    })
+    .await
 }
 
 /// Who is here.
@@ -58,7 +69,9 @@ pub async fn peers(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
         Response::Peers(page) => Some(page),
         _ => None,
     };
-    Ok(walk(control, usize::MAX, request, pick, |entry| entry.peer).await?.0)
+    Ok(walk(control, usize::MAX, request, pick, |entry| entry.peer)
+        .await?
+        .0)
 }
 
 /// Who has `content`.
@@ -71,7 +84,11 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
         Response::Located(page) => Some(page),
         _ => None,
     };
-    Ok(walk(control, usize::MAX, request, pick, |holder| holder.peer).await?.0)
+    Ok(
+        walk(control, usize::MAX, request, pick, |holder| holder.peer)
+            .await?
+            .0,
+    )
 }
 
 async fn hits(
@@ -108,7 +125,11 @@ async fn walk<T, K: Hash + Eq>(
             answer => pick(answer?).ok_or(RequestError::NoAnswer)?,
         };
         total = total.max(page.total);
-        entries.extend(page.entries.into_iter().filter(|entry| seen.insert(key(entry))));
+        entries.extend(
+            page.entries
+                .into_iter()
+                .filter(|entry| seen.insert(key(entry))),
+        );
         match page.next {
             Some(next) if entries.len() < limit => cursor = next,
             _ => break,

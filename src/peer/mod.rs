@@ -16,25 +16,28 @@ pub mod listing;
 pub mod membership;
 pub mod pins;
 pub mod shares;
+pub mod source;
 pub mod store;
 pub mod upload;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::control::{Control, Setup};
+use self::download::Downloads;
 use self::enrol::Target;
 pub use self::event::{DownloadError, Event, JoinError, Progress, RequestError, ShareError};
 pub use self::listing::Listing;
 use self::membership::Membership;
 use self::pins::Pins;
-use self::shares::{Shared, Shares};
+pub use self::shares::Shared;
+use self::shares::{Shares, Withdrawn};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
@@ -83,6 +86,8 @@ pub struct Wanted {
     pub from: Option<PeerId>,
     /// Another directory than the settings'.
     pub directory: Option<PathBuf>,
+    /// When nobody delivers, wait for somebody instead of giving up.
+    pub waits: bool,
 }
 
 /// A finished download.
@@ -138,10 +143,26 @@ impl Peer {
             shutdown: shutdown.clone(),
         };
         let (control, control_task) = Control::join(setup).await?;
-        let shares = Shares::new(events.clone());
+        let (shares, withdrawn) = Shares::new();
         let listening = listener.run(membership.clone(), shares.clone(), shutdown.clone());
-        let tasks = std::sync::Mutex::new(vec![control_task, tokio::spawn(listening)]);
-        let inner = Inner { settings, membership, control, shares, port, events, shutdown, tasks };
+        let withdrawing =
+            withdraw_changed(withdrawn, control.clone(), events.clone(), shutdown.clone());
+        let tasks = vec![
+            control_task,
+            tokio::spawn(listening),
+            tokio::spawn(withdrawing),
+        ];
+        let tasks = std::sync::Mutex::new(tasks);
+        let inner = Inner {
+            settings,
+            membership,
+            control,
+            shares,
+            port,
+            events,
+            shutdown,
+            tasks,
+        };
         Ok((Self(Arc::new(inner)), receiver))
     }
 
@@ -218,7 +239,11 @@ impl Peer {
     ///
     /// # Errors
     /// When the tracker does not answer, or nobody of that name is here.
-    pub async fn files(&self, user: Option<&UserName>, limit: usize) -> Result<Listing, RequestError> {
+    pub async fn files(
+        &self,
+        user: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Listing, RequestError> {
         listing::files(&self.0.control, user, limit).await
     }
 
@@ -238,14 +263,72 @@ impl Peer {
         listing::holders(&self.0.control, content).await
     }
 
+    /// Downloads to the end; progress comes as events. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// When no source delivers it, or it cannot be written.
+    pub async fn download(&self, wanted: &Wanted) -> Result<Downloaded, DownloadError> {
+        let inner = &self.0;
+        let downloads = Downloads {
+            control: inner.control.clone(),
+            membership: inner.membership.clone(),
+            shares: inner.shares.clone(),
+            prefix: inner.settings.prefix.clone(),
+            retry: inner.settings.retry.clone(),
+            events: inner.events.clone(),
+        };
+        let dir = wanted
+            .directory
+            .as_deref()
+            .unwrap_or(&inner.settings.downloads);
+        tokio::select! {
+            () = inner.shutdown.cancelled() => Err(DownloadError::Cancelled { name: wanted.file.name.clone() }),
+            done = downloads.fetch(wanted, dir) => done,
+        }
+    }
+
+    /// Does this peer share on what it downloaded?
+    #[must_use]
+    pub fn seeds(&self) -> bool {
+        self.0.settings.seed
+    }
+
     /// Says goodbye to the tracker and ends all tasks, within seconds.
     pub async fn leave(&self) {
         self.0.shutdown.cancel();
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let tasks = std::mem::take(
+            &mut *self
+                .0
+                .tasks
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
         let deadline = tokio::time::Instant::now() + FAREWELL;
         for task in tasks {
             let _ = tokio::time::timeout_at(deadline, task).await;
         }
+    }
+}
+
+/// Tells the tracker and people of shares that changed on disk.
+async fn withdraw_changed(
+    mut withdrawn: mpsc::UnboundedReceiver<Withdrawn>,
+    control: Control,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let Withdrawn { shared, reason } = tokio::select! {
+            () = shutdown.cancelled() => return,
+            Some(withdrawn) = withdrawn.recv() => withdrawn,
+            else => return,
+        };
+        let _ = events.try_send(Event::Withdrawn {
+            name: shared.file.name.clone(),
+            reason,
+        });
+        // When it does not answer now, the next announcement says it.
+        let _ = control.withdraw(shared.file).await;
     }
 }
 

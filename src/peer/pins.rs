@@ -34,7 +34,9 @@ impl Pins {
     /// The pins kept in `state_dir`.
     #[must_use]
     pub fn in_dir(state_dir: &Path) -> Self {
-        Self { path: state_dir.join(FILE) }
+        Self {
+            path: state_dir.join(FILE),
+        }
     }
 
     /// Where they are kept, for the line that tells how to forget one.
@@ -47,9 +49,17 @@ impl Pins {
     ///
     /// # Errors
     /// When the file cannot be read or is not private.
-    pub fn check(&self, address: &str, network: &NetworkName, key: &PeerId) -> Result<Pin, PrivateFileError> {
+    pub fn check(
+        &self,
+        address: &str,
+        network: &NetworkName,
+        key: &PeerId,
+    ) -> Result<Pin, PrivateFileError> {
         let text = self.read()?;
-        let known = text.lines().filter_map(parse).find(|line| line.address == address && line.network == network.as_str());
+        let known = text
+            .lines()
+            .filter_map(parse)
+            .find(|line| line.address == address && line.network == network.as_str());
         Ok(match known {
             None => Pin::New,
             Some(line) if line.key == *key => Pin::Known,
@@ -61,14 +71,25 @@ impl Pins {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn add(&self, address: &str, network: &NetworkName, key: &PeerId) -> Result<(), PrivateFileError> {
+    pub fn add(
+        &self,
+        address: &str,
+        network: &NetworkName,
+        key: &PeerId,
+    ) -> Result<(), PrivateFileError> {
         let mut text = self.read()?;
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text.push_str(&format!("{address} {} {}\n", network.as_str(), HEXLOWER.encode(&key.0)));
-        write_private(&self.path, text.as_bytes())
-            .map_err(|source| PrivateFileError::Io { path: self.path.clone(), source })
+        text.push_str(&format!(
+            "{address} {} {}\n",
+            network.as_str(),
+            HEXLOWER.encode(&key.0)
+        ));
+        write_private(&self.path, text.as_bytes()).map_err(|source| PrivateFileError::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn read(&self) -> Result<String, PrivateFileError> {
@@ -88,7 +109,11 @@ fn parse(line: &str) -> Option<Line<'_>> {
     let mut words = line.split_whitespace();
     let (address, network, key) = (words.next()?, words.next()?, words.next()?);
     let key = HEXLOWER.decode(key.as_bytes()).ok()?.try_into().ok()?;
-    Some(Line { address, network, key: PeerId(key) })
+    Some(Line {
+        address,
+        network,
+        key: PeerId(key),
+    })
 }
 
 #[cfg(test)]
@@ -103,10 +128,17 @@ mod tests {
         assert_eq!(pins.check("hub:9000", &network, &key).unwrap(), Pin::New);
         pins.add("hub:9000", &network, &key).unwrap();
         assert_eq!(pins.check("hub:9000", &network, &key).unwrap(), Pin::Known);
-        assert_eq!(pins.check("hub:9000", &network, &other).unwrap(), Pin::Changed(key));
+        assert_eq!(
+            pins.check("hub:9000", &network, &other).unwrap(),
+            Pin::Changed(key)
+        );
         assert_eq!(pins.check("hub:9001", &network, &other).unwrap(), Pin::New);
         let lab = "lab".parse().unwrap();
-        assert_eq!(pins.check("hub:9000", &lab, &other).unwrap(), Pin::New, "another network, another tracker");
+        assert_eq!(
+            pins.check("hub:9000", &lab, &other).unwrap(),
+            Pin::New,
+            "another network, another tracker"
+        );
     }
 
     #[test]
@@ -118,6 +150,11 @@ mod tests {
         assert_eq!(pins.check("hub:9000", &network, &key).unwrap(), Pin::New);
         pins.add("hub:9000", &network, &key).unwrap();
         assert_eq!(pins.check("hub:9000", &network, &key).unwrap(), Pin::Known);
-        assert!(read_private(pins.path()).unwrap().unwrap().starts_with(b"# mine\n"));
+        assert!(
+            read_private(pins.path())
+                .unwrap()
+                .unwrap()
+                .starts_with(b"# mine\n")
+        );
     }
 }

@@ -162,6 +162,14 @@ impl Swarm {
         Some(piece)
     }
 
+    /// Does `peer` still owe this piece?
+    #[must_use]
+    pub fn owes(&self, peer: &PeerId, piece: PieceIndex) -> bool {
+        self.sources
+            .get(peer)
+            .is_some_and(|source| source.owes.contains(&piece))
+    }
+
     /// Some of what `peer` owes is arriving.
     pub fn note_sign(&mut self, now: Instant, peer: &PeerId) {
         if let Some(source) = self.sources.get_mut(peer) {

@@ -65,5 +65,5 @@ pub const MAX_CANDIDATES: usize = 4;
 /// Piece requests that one downloader may have queued at one uploader.
 pub const MAX_QUEUED_PIECES: usize = 64;
 
-/// Files that one connection may have open at the same time.
-pub const MAX_OPEN_FILES: usize = 256;
+/// Files that one connection may have open at the same time: each costs a descriptor.
+pub const MAX_OPEN_FILES: usize = 16;

@@ -182,7 +182,7 @@ pub fn safe(text: &str) -> String {
 
 /// Characters that show nothing and change how their neighbours read: directional marks, overrides and
 /// isolates (Unicode Bidirectional Algorithm § 2), separators of lines, joiners and fillers, tags.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{00ad}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'

@@ -1,0 +1,207 @@
+//! One sealed stream between two peers, as a reading and a writing half.
+//!
+//! Frames are opened in the buffer that they arrived in, and sealed in the buffer that they leave from.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use crate::crypto::stream::{FrameOpener, FrameSealer, StreamError, StreamKeys};
+use crate::wire::MAX_FRAME_LEN;
+use crate::wire::codec::DecodeError;
+use crate::wire::packet::{FRAME_HEADER_LEN, FrameHeader, TAG_LEN};
+use crate::wire::transfer::Frame;
+
+/// Largest frame on the wire.
+const MAX_WIRE_LEN: usize = FRAME_HEADER_LEN + MAX_FRAME_LEN + TAG_LEN;
+/// Several frames are read at a time.
+const READ_BUFFER: usize = 4 * MAX_WIRE_LEN;
+/// After this long without a frame the other side is asked whether it is there.
+pub const PING_AFTER: Duration = Duration::from_secs(30);
+/// After this long without a frame the connection is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(120);
+/// A write that moves nothing for this long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// FINAL is sent within this time, or not at all.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The network broke it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It ended without FINAL.
+    #[error("the connection was cut")]
+    Cut,
+    /// What came was not sealed by the other side.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// What came is no message.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Nothing came for too long.
+    #[error("the other side fell silent")]
+    Silent,
+    /// The other side broke a rule.
+    #[error("the other side broke the protocol: {0}")]
+    Violation(&'static str),
+}
+
+/// Splits a stream under the keys of its handshake.
+#[must_use]
+pub fn split(stream: TcpStream, keys: StreamKeys) -> (Reader, Writer) {
+    let (read, write) = stream.into_split();
+    let (sealer, opener) = keys.into_halves();
+    let buffer = vec![0; READ_BUFFER].into_boxed_slice();
+    (
+        Reader {
+            read,
+            opener,
+            buffer,
+            start: 0,
+            end: 0,
+        },
+        Writer {
+            write,
+            sealer: Some(sealer),
+            frame: Vec::new(),
+        },
+    )
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub struct Reader {
+    read: OwnedReadHalf,
+    opener: FrameOpener,
+    buffer: Box<[u8]>,
+    /// Bytes that came and were not opened yet.
+    start: usize,
+    end: usize,
+}
+
+impl Reader {
+    /// The next frame; `None` after FINAL. May be dropped and called again at any time.
+    ///
+    /// # Errors
+    /// When the connection is cut or dead, or the other side breaks the protocol.
+    pub async fn next(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
+        if self.opener.is_finished() {
+            return Ok(None);
+        }
+        let header = self.fill_frame().await?;
+        let body_start = self.start + FRAME_HEADER_LEN;
+        let body_end = body_start + header.len + TAG_LEN;
+        self.start = body_end;
+        let plaintext = self
+            .opener
+            .open(header, &mut self.buffer[body_start..body_end])?;
+        if header.is_final && plaintext.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Frame::decode(plaintext)?))
+    }
+
+    async fn fill_frame(&mut self) -> Result<FrameHeader, ConnectionError> {
+        loop {
+            let here = &self.buffer[self.start..self.end];
+            if let Some(header) = here.first_chunk::<FRAME_HEADER_LEN>() {
+                let header = FrameHeader::parse(*header)?;
+                let len = FRAME_HEADER_LEN + header.len + TAG_LEN;
+                if here.len() >= len {
+                    return Ok(header);
+                }
+                if self.start + len > self.buffer.len() {
+                    self.make_room();
+                }
+            } else if self.start + MAX_WIRE_LEN > self.buffer.len() {
+                self.make_room();
+            }
+            let read = timeout(DEAD_AFTER, self.read.read(&mut self.buffer[self.end..]));
+            match read.await.map_err(|_| ConnectionError::Silent)?? {
+                0 => return Err(ConnectionError::Cut),
+                len => self.end += len,
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub struct Writer {
+    write: OwnedWriteHalf,
+    /// Away while a piece is being sealed on another thread.
+    sealer: Option<FrameSealer>,
+    frame: Vec<u8>,
+}
+
+impl Writer {
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// When the connection does not take it.
+    pub async fn send(&mut self, frame: &Frame<'_>) -> Result<(), ConnectionError> {
+        self.frame.clear();
+        self.frame.resize(FRAME_HEADER_LEN, 0);
+        frame.encode(&mut self.frame);
+        self.frame.resize(self.frame.len() + TAG_LEN, 0);
+        let sealer = self.sealer.as_mut().ok_or(StreamError::AfterFinal)?;
+        sealer.seal(false, &mut self.frame)?;
+        write_all(&mut self.write, &self.frame).await
+    }
+
+    /// Sends frames that were sealed with this half's sealer.
+    ///
+    /// # Errors
+    /// When the connection does not take them.
+    pub async fn send_sealed(&mut self, frames: &[u8]) -> Result<(), ConnectionError> {
+        write_all(&mut self.write, frames).await
+    }
+
+    /// Lends the sealer out; nothing else can be sealed until it is back.
+    pub fn lend_sealer(&mut self) -> Option<FrameSealer> {
+        self.sealer.take()
+    }
+
+    /// Takes the sealer back.
+    pub fn return_sealer(&mut self, sealer: FrameSealer) {
+        self.sealer = Some(sealer);
+    }
+
+    /// Ends this direction: the other side knows that nothing is missing.
+    pub async fn finish(&mut self) {
+        let Some(mut sealer) = self.sealer.take() else {
+            return;
+        };
+        let mut frame = [0; FRAME_HEADER_LEN + TAG_LEN];
+        if sealer.seal(true, &mut frame).is_ok() {
+            let _ = timeout(CLOSE_TIMEOUT, self.write.write_all(&frame)).await;
+            let _ = timeout(CLOSE_TIMEOUT, self.write.shutdown()).await;
+        }
+    }
+}
+
+/// Writes all, as long as something moves.
+async fn write_all(write: &mut OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), ConnectionError> {
+    while !bytes.is_empty() {
+        let written = timeout(WRITE_TIMEOUT, write.write(bytes))
+            .await
+            .map_err(|_| ConnectionError::Silent)??;
+        if written == 0 {
+            return Err(ConnectionError::Cut);
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}

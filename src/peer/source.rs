@@ -1,0 +1,360 @@
+//! One source of one download: its connection, and the pieces that are coming from it.
+//!
+//! Chunks are gathered to a piece, the piece is hashed and written on a thread that may wait for the
+//! disk, and only the verdict goes to the download.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::connection::{ConnectionError, Reader, Writer};
+use super::dial::dial;
+use super::membership::Membership;
+use super::store::write_at;
+use crate::crypto::content::{Hash, hash_piece};
+use crate::wire::control::Holder;
+use crate::wire::id::{ContentId, PeerId};
+use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::transfer::{Frame, HashPage, Wanted};
+
+/// The number of the one file on a connection of ours.
+const FILE: u32 = 0;
+/// OPEN is answered within this time.
+const OPEN_TIME: Duration = Duration::from_secs(10);
+/// Pieces that are hashed and written at the same time.
+const MAX_VERIFYING: usize = 2;
+/// Pieces that one source may have begun at the same time; ours come one after the other.
+const MAX_BEGUN: usize = 4;
+/// Signs of life are reported this often.
+const SIGN_EVERY: Duration = Duration::from_millis(500);
+
+/// What the download wants of a source.
+#[derive(Debug)]
+pub enum Ask {
+    /// A page of hashes.
+    Page(HashPage),
+    /// A piece, which must have this hash.
+    Piece(PieceIndex, Hash),
+    /// That piece no longer.
+    Cancel(PieceIndex),
+}
+
+/// What a source tells the download.
+#[derive(Debug)]
+pub enum Report {
+    /// It is connected and has these pieces.
+    Connected(Bitfield),
+    /// A page of hashes came.
+    Page(HashPage, Vec<u8>),
+    /// Something of what it owes is coming.
+    Sign,
+    /// A piece came, is right and on disk.
+    Piece(PieceIndex),
+    /// A piece came and is wrong.
+    WrongPiece,
+    /// It cannot be written to disk.
+    Disk(io::Error),
+    /// It is gone, for this reason.
+    Gone(String),
+}
+
+/// What every source of one download works with.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// What we greet with.
+    pub membership: Membership,
+    /// What is wanted.
+    pub content: ContentId,
+    /// How it is cut.
+    pub layout: Layout,
+    /// Where it goes.
+    pub file: Arc<File>,
+    /// Where to report to.
+    pub reports: mpsc::Sender<(PeerId, Report)>,
+}
+
+/// Dials `holder` and fetches what is asked for, until nothing can be asked any more.
+pub async fn run(goal: Goal, holder: Holder, asks: mpsc::Receiver<Ask>) {
+    let peer = holder.peer;
+    let reports = goal.reports.clone();
+    let reason = match fetch(goal, &holder, asks).await {
+        Ok(()) => "it has it no longer".to_owned(),
+        Err(reason) => reason,
+    };
+    let _ = reports.send((peer, Report::Gone(reason))).await;
+}
+
+async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result<(), String> {
+    let (reader, writer) = dial(&goal.membership, holder)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut source = Source {
+        peer: holder.peer,
+        goal,
+        writer,
+        begun: HashMap::new(),
+        cancelled: HashSet::new(),
+        last_request: 0,
+        spare: Vec::new(),
+        verifying: JoinSet::new(),
+        last_sign: Instant::now(),
+    };
+    source
+        .run(reader, asks)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// A piece on its way.
+struct Assembly {
+    piece: PieceIndex,
+    expected: Hash,
+    bytes: Vec<u8>,
+}
+
+/// What became of a piece, and its buffer for the next one.
+struct Verified {
+    piece: PieceIndex,
+    bytes: Vec<u8>,
+    result: io::Result<bool>,
+}
+
+struct Source {
+    peer: PeerId,
+    goal: Goal,
+    writer: Writer,
+    begun: HashMap<u32, Assembly>,
+    cancelled: HashSet<u32>,
+    last_request: u32,
+    spare: Vec<Vec<u8>>,
+    verifying: JoinSet<Verified>,
+    last_sign: Instant,
+}
+
+impl Source {
+    async fn run(
+        &mut self,
+        mut reader: Reader,
+        mut asks: mpsc::Receiver<Ask>,
+    ) -> Result<(), ConnectionError> {
+        if !self.open(&mut reader).await? {
+            return Ok(());
+        }
+        loop {
+            tokio::select! {
+                Some(verified) = self.verifying.join_next() => {
+                    if let Ok(verified) = verified {
+                        self.report_verdict(verified).await;
+                    }
+                }
+                ask = asks.recv() => match ask {
+                    Some(ask) => self.ask(ask).await?,
+                    None => {
+                        self.writer.finish().await;
+                        return Ok(());
+                    }
+                },
+                frame = reader.next(), if self.verifying.len() < MAX_VERIFYING => match frame? {
+                    Some(frame) => {
+                        if !self.handle(frame).await? {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// `false` when the content is not here.
+    async fn open(&mut self, reader: &mut Reader) -> Result<bool, ConnectionError> {
+        self.writer
+            .send(&Frame::Open {
+                file: FILE,
+                content: self.goal.content,
+            })
+            .await?;
+        let layout = self.goal.layout;
+        let answer = timeout(OPEN_TIME, reader.next())
+            .await
+            .map_err(|_| ConnectionError::Silent)??;
+        let has = match answer {
+            Some(Frame::Opened { opened, .. }) if opened.len != layout.len() => {
+                return Err(ConnectionError::Violation(
+                    "another length than it published",
+                ));
+            }
+            Some(Frame::Opened { opened, .. }) => match opened.pieces {
+                None => Bitfield::full(layout),
+                Some(pieces) => Bitfield::from_bytes(layout, &pieces.0)?,
+            },
+            Some(Frame::Absent { .. }) | None => return Ok(false),
+            Some(_) => return Err(ConnectionError::Violation("an answer to no question")),
+        };
+        self.report(Report::Connected(has)).await;
+        Ok(true)
+    }
+
+    async fn ask(&mut self, ask: Ask) -> Result<(), ConnectionError> {
+        match ask {
+            Ask::Page(page) => {
+                self.writer
+                    .send(&Frame::AskHashes { file: FILE, page })
+                    .await
+            }
+            Ask::Piece(piece, expected) => {
+                self.last_request = self.last_request.wrapping_add(1);
+                let request = self.last_request;
+                self.begun.insert(
+                    request,
+                    Assembly {
+                        piece,
+                        expected,
+                        bytes: Vec::new(),
+                    },
+                );
+                let wanted = Wanted {
+                    file: FILE,
+                    candidates: vec![piece.get()],
+                };
+                self.writer.send(&Frame::Request { request, wanted }).await
+            }
+            Ask::Cancel(piece) => {
+                let Some(request) = self
+                    .begun
+                    .iter()
+                    .find(|(_, begun)| begun.piece == piece)
+                    .map(|(request, _)| *request)
+                else {
+                    return Ok(());
+                };
+                self.begun.remove(&request);
+                self.cancelled.insert(request);
+                self.writer.send(&Frame::Cancel { request }).await
+            }
+        }
+    }
+
+    /// `false` when the source has the content no longer.
+    async fn handle(&mut self, frame: Frame<'_>) -> Result<bool, ConnectionError> {
+        match frame {
+            Frame::Chunk {
+                request,
+                offset,
+                is_last,
+                bytes,
+            } => {
+                if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
+                    self.verify(whole);
+                }
+                if self.last_sign.elapsed() >= SIGN_EVERY {
+                    self.last_sign = Instant::now();
+                    self.report(Report::Sign).await;
+                }
+            }
+            Frame::Hashes { page, hashes, .. } => {
+                let hashes = hashes.to_vec();
+                self.report(Report::Page(page, hashes)).await;
+            }
+            Frame::Ping => self.writer.send(&Frame::Pong).await?,
+            Frame::Pong | Frame::Have { .. } => {}
+            Frame::Absent { .. } => return Ok(false),
+            _ => return Err(ConnectionError::Violation("a question to the downloader")),
+        }
+        Ok(true)
+    }
+
+    /// Puts a chunk in its place; the assembly when the piece is whole.
+    fn gather(
+        &mut self,
+        request: u32,
+        offset: u64,
+        is_last: bool,
+        chunk: &[u8],
+    ) -> Result<Option<Assembly>, ConnectionError> {
+        if self.cancelled.contains(&request) {
+            if is_last {
+                self.cancelled.remove(&request);
+            }
+            return Ok(None);
+        }
+        let begun = self
+            .begun
+            .values()
+            .filter(|begun| !begun.bytes.is_empty())
+            .count();
+        let layout = self.goal.layout;
+        let assembly = self
+            .begun
+            .get_mut(&request)
+            .ok_or(ConnectionError::Violation("a piece nobody asked for"))?;
+        let len = layout.piece_len(assembly.piece);
+        if offset != layout.offset(assembly.piece) + assembly.bytes.len() as u64
+            || assembly.bytes.len() + chunk.len() > len
+            || chunk.is_empty()
+        {
+            return Err(ConnectionError::Violation("a chunk that does not fit"));
+        }
+        if assembly.bytes.is_empty() {
+            if begun >= MAX_BEGUN {
+                return Err(ConnectionError::Violation("too many pieces at a time"));
+            }
+            assembly.bytes = self.spare.pop().unwrap_or_default();
+            assembly.bytes.clear();
+            assembly.bytes.reserve_exact(len);
+        }
+        assembly.bytes.extend_from_slice(chunk);
+        match (is_last, assembly.bytes.len() == len) {
+            (true, true) => Ok(self.begun.remove(&request)),
+            (false, false) => Ok(None),
+            _ => Err(ConnectionError::Violation("a piece of another length")),
+        }
+    }
+
+    fn verify(&mut self, assembly: Assembly) {
+        let (layout, file) = (self.goal.layout, Arc::clone(&self.goal.file));
+        self.verifying.spawn_blocking(move || {
+            let Assembly {
+                piece,
+                expected,
+                bytes,
+            } = assembly;
+            let is_right = hash_piece(layout, piece, &bytes) == expected;
+            let written = if is_right {
+                write_at(&file, &bytes, layout.offset(piece))
+            } else {
+                Ok(())
+            };
+            Verified {
+                piece,
+                bytes,
+                result: written.map(|()| is_right),
+            }
+        });
+    }
+
+    async fn report_verdict(&mut self, verified: Verified) {
+        let Verified {
+            piece,
+            bytes,
+            result,
+        } = verified;
+        self.spare.push(bytes);
+        self.report(match result {
+            Ok(true) => Report::Piece(piece),
+            Ok(false) => Report::WrongPiece,
+            Err(error) => Report::Disk(error),
+        })
+        .await;
+    }
+
+    async fn report(&self, report: Report) {
+        let _ = self.goal.reports.send((self.peer, report)).await;
+    }
+}
