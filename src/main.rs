@@ -1,1 +1,84 @@
-fn main() {}
+//! Arguments, logging, role, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use p2pfs::cli::args::Cli;
+use p2pfs::cli::exit::{Class, Failure};
+use p2pfs::cli::screen::{Screen, Style};
+use p2pfs::cli::{ask, topics};
+use p2pfs::logging::{self, Verbosity};
+
+fn main() -> ExitCode {
+    // What we create is for its owner; files for others get their rights explicitly.
+    let _ = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    ask::keep_terminal();
+    let cli = match Cli::try_parse_from(arguments()) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let style = if cli.global.json {
+        Style::Json
+    } else {
+        Style::Text
+    };
+    let quiet = cli.global.quiet;
+    let screen = Screen::new(style, quiet > 0);
+    let verbosity = i8::try_from(cli.global.verbose)
+        .unwrap_or(i8::MAX)
+        .saturating_sub(i8::try_from(quiet).unwrap_or(i8::MAX));
+    let done = logging::start(Verbosity(verbosity))
+        .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
+        .and_then(|()| run(cli, &screen));
+    ask::restore_terminal();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Interrupted, or nobody reads any more: whoever caused it knows.
+        Err(failure) if failure.message.is_empty() && screen.has_failed() => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                screen.failure(&failure);
+            }
+            ExitCode::from(failure.class.code())
+        }
+    }
+}
+
+fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Class::Failed, format!("cannot start: {error}")))?;
+    let done = runtime.block_on(p2pfs::cli::run(cli, screen));
+    // A thread that still waits for a line of input must not keep the program.
+    runtime.shutdown_background();
+    done
+}
+
+/// `p2pfs help json` is a topic, `p2pfs help search` a command.
+fn arguments() -> Vec<std::ffi::OsString> {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if let [_, help, topic] = arguments.as_mut_slice() {
+        if help == "help" && topic.to_str().is_some_and(topics::is_topic) {
+            *help = "topic".into();
+        }
+    }
+    arguments
+}
+
+/// Help and version go to stdout; a mistake is one line, exit code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let failure = Failure::usage(p2pfs::cli::command::explain(error))
+                .hint("p2pfs --help lists everything");
+            Screen::new(Style::Text, false).failure(&failure);
+            ExitCode::from(failure.class.code())
+        }
+    }
+}

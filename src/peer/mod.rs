@@ -184,6 +184,12 @@ impl Peer {
         self.0.membership.local().identity.id()
     }
 
+    /// The tracker's address as it was typed, with its port.
+    #[must_use]
+    pub fn tracker_address(&self) -> String {
+        target(&self.0.settings).address()
+    }
+
     /// Where the tracker answered.
     #[must_use]
     pub fn tracker(&self) -> SocketAddr {

@@ -21,6 +21,8 @@ const PART_PREFIX: &str = ".p2pfs-";
 const PART_SUFFIX: &str = ".part";
 /// Longest name of a file, in bytes, on every system that matters.
 const MAX_NAME_LEN: usize = 255;
+/// Windows drops these at the end of a name.
+const ENDS_NO_NAME: [char; 2] = ['.', ' '];
 /// Numbers that are tried when a name is taken.
 const MAX_COPIES: u32 = 10_000;
 
@@ -179,13 +181,16 @@ pub fn safe_file_name(prefix: &str, name: &str, copy: u32) -> String {
             }
         })
         .collect();
-    let mut cleaned = sanitise_with_options(
-        &plain,
-        &Options {
-            length_limit: room,
-            ..Options::DEFAULT
-        },
-    );
+    let options = Options {
+        length_limit: room,
+        ..Options::DEFAULT
+    };
+    let trimmed = plain.trim_end_matches(ENDS_NO_NAME);
+    let mut cleaned = sanitise_with_options(trimmed, &options);
+    cleaned.truncate(cleaned.trim_end_matches(ENDS_NO_NAME).len());
+    if cleaned.is_empty() {
+        cleaned.push('_');
+    }
     if prefix.is_empty() && cleaned.starts_with(['.', '-', '~']) {
         cleaned.replace_range(..1, "_");
     }

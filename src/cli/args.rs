@@ -1,0 +1,354 @@
+//! Flags and subcommands.
+//!
+//! No flag, and no environment variable that clap knows, holds a secret: clap prints their values in
+//! `--help`. A test walks the whole tree for that.
+
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::Span;
+use crate::wire::id::Fingerprint;
+
+/// Private file sharing for a group: one passphrase, one tracker, any number of peers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "p2pfs",
+    version,
+    max_term_width = 100,
+    subcommand_precedence_over_arg = true
+)]
+#[command(after_help = "\
+Examples:
+  p2pfs                                    asks for everything that it needs
+  p2pfs demo                               a tracker and two peers on this machine, to see it work
+  p2pfs tracker --port 9000                runs the tracker and prints the line that others type
+  p2pfs peer --tracker 192.168.1.100       joins, with a prompt: add, search, download, help
+  p2pfs get talk.mp4 --tracker HOST        downloads and ends
+
+The passphrase is asked for, or read from --passphrase-file FILE, $P2PFS_PASSPHRASE_FILE or
+$P2PFS_PASSPHRASE; never from an argument. Exit codes: p2pfs help exit-codes.")]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do; without it p2pfs asks.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Global {
+    /// File with the passphrase in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE", global = true)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Configuration file
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "P2PFS_CONFIG"
+    )]
+    pub config: Option<PathBuf>,
+    /// Where identity and keys are kept
+    #[arg(long, value_name = "DIR", global = true, env = "P2PFS_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Name that separates groups, not a secret [default: p2pfs]
+    #[arg(long, value_name = "NAME", global = true, env = "P2PFS_NETWORK")]
+    pub network: Option<String>,
+    /// One JSON object a line on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Never ask; fail instead
+    #[arg(long, global = true, env = "P2PFS_NO_INPUT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_input: bool,
+    /// Tell less; twice: errors only
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub quiet: u8,
+    /// Tell more; twice: even more
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// What p2pfs can do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run the tracker, which knows who is here and who has what
+    Tracker(TrackerArgs),
+    /// Run a peer with its prompt
+    Peer(PeerArgs),
+    /// Share files until Ctrl-C
+    #[command(visible_aliases = ["add", "pub"])]
+    Share(ShareArgs),
+    /// Download files and end
+    #[command(visible_alias = "download")]
+    Get(GetArgs),
+    /// Find shared files whose name contains a text
+    #[command(visible_alias = "sch")]
+    Search(SearchArgs),
+    /// What one person shares: yourself, USER, or everybody with --all
+    #[command(visible_aliases = ["ls", "lpf"])]
+    List(ListArgs),
+    /// What everybody shares
+    #[command(visible_alias = "all_files")]
+    Files(JoinArgs),
+    /// Who is here
+    #[command(visible_alias = "lap")]
+    Peers(PeersArgs),
+    /// Size, hashes and holders of a file
+    Info(InfoArgs),
+    /// Make a strong passphrase, or rate one
+    Passphrase(PassphraseArgs),
+    /// A tracker and two peers on this machine: share, search, download, compare
+    Demo(DemoArgs),
+    /// Help on exit-codes, environment, json or security
+    #[command(hide = true)]
+    Topic {
+        /// Which
+        topic: String,
+    },
+}
+
+/// `p2pfs tracker`
+#[derive(Clone, Debug, Default, Args)]
+pub struct TrackerArgs {
+    /// Port to listen on, TCP and UDP [default: 9000]
+    #[arg(short, long, env = "P2PFS_PORT")]
+    pub port: Option<u16>,
+    /// Address to listen on [default: all]
+    #[arg(long, value_name = "ADDR", env = "P2PFS_BIND")]
+    pub bind: Option<String>,
+    /// Time between heartbeats [default: 2s]
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<Span>,
+    /// Silence after which a peer counts as gone [default: 3s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
+    /// Most peers at the same time [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub max_peers: Option<usize>,
+    /// Accept a passphrase that can be guessed
+    #[arg(long)]
+    pub allow_weak_passphrase: bool,
+}
+
+/// How to join, for everything that needs a tracker.
+#[derive(Clone, Debug, Default, Args)]
+pub struct JoinArgs {
+    /// The tracker: HOST or HOST:PORT
+    #[arg(short, long, value_name = "HOST[:PORT]", env = "P2PFS_TRACKER", value_parser = NonEmptyStringValueParser::new())]
+    pub tracker: Option<String>,
+    /// The key print that the tracker must have
+    #[arg(long, value_name = "PRINT")]
+    pub tracker_key: Option<Fingerprint>,
+    /// Your name for the others [default: login name]
+    #[arg(short, long, env = "P2PFS_NAME")]
+    pub name: Option<String>,
+    /// Port to listen on: N, A-B, or 0 for any [default: 8001-8100]
+    #[arg(short, long, value_name = "PORT", env = "P2PFS_PORT")]
+    pub port: Option<String>,
+    /// Address to listen on [default: all]
+    #[arg(long, value_name = "ADDR", env = "P2PFS_BIND")]
+    pub bind: Option<String>,
+    /// Where downloads go [default: here]
+    #[arg(short, long, value_name = "DIR", env = "P2PFS_OUT")]
+    pub out: Option<PathBuf>,
+    /// Share on what was downloaded [default]
+    #[arg(long, overrides_with = "no_seed")]
+    pub seed: bool,
+    /// Do not share on what was downloaded
+    #[arg(long)]
+    pub no_seed: bool,
+}
+
+/// `p2pfs peer`
+#[derive(Clone, Debug, Default, Args)]
+pub struct PeerArgs {
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+    /// Share these files at once
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub share: Vec<PathBuf>,
+    /// Download these at once
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub get: Vec<String>,
+    /// Leave when the downloads of --get are done
+    #[arg(long)]
+    pub exit: bool,
+    /// Run this command and leave; may be given again
+    #[arg(short, long, value_name = "CMD")]
+    pub command: Vec<String>,
+    /// No prompt: share until a signal comes
+    #[arg(long)]
+    pub no_prompt: bool,
+}
+
+/// `p2pfs share`
+#[derive(Clone, Debug, Args)]
+pub struct ShareArgs {
+    /// Files to share
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Name under which a single file is shared
+    #[arg(long = "as", value_name = "NAME")]
+    pub as_name: Option<String>,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs get`
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// Names, name#1a2b, or content ids
+    #[arg(required = true, value_name = "NAME|ID")]
+    pub items: Vec<String>,
+    /// Only from this person
+    #[arg(long, value_name = "USER")]
+    pub from: Option<String>,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs search`
+#[derive(Clone, Debug, Args)]
+pub struct SearchArgs {
+    /// Part of a name, in any case
+    #[arg(required = true, value_name = "TEXT")]
+    pub text: Vec<String>,
+    /// Most hits to show
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs list`
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Whose files
+    pub user: Option<String>,
+    /// Everybody's files
+    #[arg(short, long)]
+    pub all: bool,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs peers`
+#[derive(Clone, Debug, Args)]
+pub struct PeersArgs {
+    /// Everybody, as without it when nothing was searched
+    #[arg(short, long)]
+    pub all: bool,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs info`
+#[derive(Clone, Debug, Args)]
+pub struct InfoArgs {
+    /// Name, name#1a2b, or content id
+    #[arg(value_name = "NAME|ID")]
+    pub item: String,
+    /// How to join
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs passphrase`
+#[derive(Clone, Debug, Args)]
+pub struct PassphraseArgs {
+    /// How many words
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(4..=24))]
+    pub words: u8,
+    /// Rate a passphrase instead
+    #[command(subcommand)]
+    pub check: Option<PassphraseAction>,
+}
+
+/// `p2pfs passphrase …`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum PassphraseAction {
+    /// Rate a passphrase that is typed or read from --passphrase-file
+    Check,
+}
+
+/// `p2pfs demo`
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// A file to share; without one the demo makes one of 64 MiB
+    pub file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn walk(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
+        visit(command);
+        for sub in command.get_subcommands() {
+            walk(sub, visit);
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_and_no_shown_variable_holds_a_secret() {
+        let mut arguments = 0;
+        walk(&Cli::command(), &mut |command| {
+            for argument in command.get_arguments() {
+                arguments += 1;
+                let long = argument.get_long().unwrap_or_default();
+                assert!(
+                    !["passphrase", "password", "secret", "token"].contains(&long),
+                    "--{long}"
+                );
+                let env = argument
+                    .get_env()
+                    .map(|env| env.to_string_lossy().to_uppercase())
+                    .unwrap_or_default();
+                let is_secret = ["PASS", "TOKEN", "SECRET", "KEY"]
+                    .iter()
+                    .any(|word| env.contains(word));
+                assert!(!is_secret, "{env}");
+            }
+        });
+        assert!(arguments > 40);
+    }
+
+    #[test]
+    fn the_old_programs_commands_are_understood() {
+        for line in [
+            "p2pfs tracker --port 9000",
+            "p2pfs peer --tracker host",
+            "p2pfs peer --tracker 192.168.1.100 --tracker-key aaaa-aaaa-aaaa-aaaa --name hans",
+            "p2pfs pub a.txt --tracker h",
+            "p2pfs add a.txt b.txt",
+            "p2pfs download a.txt",
+            "p2pfs sch talk",
+            "p2pfs lpf",
+            "p2pfs ls hans",
+            "p2pfs all_files",
+            "p2pfs lap",
+            "p2pfs passphrase check",
+            "p2pfs demo file",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The dialogs: passphrase, role, and what either needs.
+//!
+//! A question is asked only of a terminal. dialoguer leaves echo and cursor as they are when it is
+//! interrupted, so the terminal's state is kept at the start and put back in the end.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use dialoguer::{Input, Password};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use super::exit::{Class, Failure};
+use super::passphrase::{Slip, WORDS, find_slip, generate, rate};
+use super::screen::Screen;
+use crate::crypto::secret::Passphrase;
+use crate::wire::text::safe;
+
+static TERMINAL: OnceLock<Termios> = OnceLock::new();
+/// Longer than any passphrase in a file, in bytes.
+const MAX_FILE_LEN: u64 = 4096;
+
+/// Remembers how the terminal is, for [`restore_terminal`].
+pub fn keep_terminal() {
+    if let Ok(state) = tcgetattr(io::stdin()) {
+        let _ = TERMINAL.set(state);
+    }
+}
+
+/// Puts the terminal back as it was: echo on, cursor shown.
+pub fn restore_terminal() {
+    if let Some(state) = TERMINAL.get() {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, state);
+        let _ = console::Term::stderr().show_cursor();
+    }
+}
+
+/// May questions be asked?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialog {
+    /// Somebody sits there.
+    Terminal,
+    /// A script does: fail instead.
+    None,
+}
+
+impl Dialog {
+    /// A terminal on both sides, unless `--no-input` forbids.
+    #[must_use]
+    pub fn detect(no_input: bool) -> Self {
+        if !no_input && io::stdin().is_terminal() && io::stderr().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// What the passphrase is for: a tracker's must be strong, since everybody's depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To begin a group.
+    Tracker {
+        /// `--allow-weak-passphrase`
+        allow_weak: bool,
+    },
+    /// To join one.
+    Join,
+}
+
+/// The passphrase, from the file of the flag, of the environment, the environment itself, systemd's
+/// credentials, or a question, in this order.
+///
+/// # Errors
+/// When there is none, or it will not do.
+pub fn passphrase(
+    file: Option<&Path>,
+    dialog: Dialog,
+    purpose: Purpose,
+    screen: &Screen,
+) -> Result<Passphrase, Failure> {
+    if let Some(text) = given(file, screen)? {
+        let passphrase = check(&text)?;
+        judge(&passphrase, purpose)?;
+        // A script cannot be asked again: only a slip in what is surely one of ours stops it.
+        if passphrase.expose().split(' ').count() >= WORDS {
+            if let Some(slip) = find_slip(&passphrase) {
+                return Err(Failure::usage(describe(&slip)));
+            }
+        }
+        return Ok(passphrase);
+    }
+    if dialog == Dialog::None {
+        return Err(Failure::usage("no passphrase").hint(
+            "give --passphrase-file FILE, set P2PFS_PASSPHRASE_FILE or P2PFS_PASSPHRASE, or run in a terminal",
+        ));
+    }
+    loop {
+        let text = hidden("Passphrase")?;
+        let passphrase = match (text.is_empty(), purpose) {
+            (true, Purpose::Tracker { .. }) => offer(screen)?,
+            _ => match check(&text) {
+                Ok(passphrase) => passphrase,
+                Err(failure) => {
+                    screen.note(&failure.line());
+                    continue;
+                }
+            },
+        };
+        if let Some(slip) = find_slip(&passphrase) {
+            screen.note(&describe(&slip));
+            continue;
+        }
+        if let Err(failure) = judge(&passphrase, purpose) {
+            screen.note(&failure.line());
+            continue;
+        }
+        let is_new = matches!(purpose, Purpose::Tracker { .. }) && !text.is_empty();
+        if is_new && *hidden("Again")? != *text {
+            screen.note("the two differ");
+            continue;
+        }
+        return Ok(passphrase);
+    }
+}
+
+/// A passphrase that is only to be rated: no question of strength.
+///
+/// # Errors
+/// As [`passphrase`].
+pub fn passphrase_to_rate(
+    file: Option<&Path>,
+    dialog: Dialog,
+    screen: &Screen,
+) -> Result<Passphrase, Failure> {
+    match given(file, screen)? {
+        Some(text) => check(&text),
+        None if dialog == Dialog::Terminal => check(&hidden("Passphrase")?),
+        None => Err(Failure::usage("no passphrase")
+            .hint("give --passphrase-file FILE, or run in a terminal")),
+    }
+}
+
+fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String>>, Failure> {
+    if let Some(path) = file {
+        return read(path, screen).map(Some);
+    }
+    if let Some(path) = std::env::var_os("P2PFS_PASSPHRASE_FILE") {
+        return read(Path::new(&path), screen).map(Some);
+    }
+    if let Some(text) = std::env::var_os("P2PFS_PASSPHRASE") {
+        let text = text
+            .into_string()
+            .map_err(|_| Failure::usage("P2PFS_PASSPHRASE is not UTF-8 text"))?;
+        return Ok(Some(Zeroizing::new(text)));
+    }
+    match std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join("passphrase")) {
+        Some(path) if path.exists() => read(&path, screen).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn read(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    if path == Path::new("-") {
+        let read = io::stdin().lock().take(MAX_FILE_LEN).read_line(&mut text);
+        read.map_err(|error| Failure::usage(format!("no passphrase on standard input: {error}")))?;
+        return Ok(text);
+    }
+    let shown = safe(&path.to_string_lossy());
+    let fail = |error: io::Error| {
+        Failure::usage(format!("cannot read the passphrase from {shown}: {error}"))
+    };
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let found = file.metadata().map_err(fail)?;
+    if found.is_file() && found.permissions().mode() & 0o077 != 0 {
+        screen.note(&format!(
+            "! {shown} can be read by others; repair: chmod 600 {shown}"
+        ));
+    }
+    file.take(MAX_FILE_LEN)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    Ok(text)
+}
+
+fn check(text: &str) -> Result<Passphrase, Failure> {
+    Passphrase::parse(text).map_err(|error| Failure::usage(format!("the passphrase {error}")))
+}
+
+fn judge(passphrase: &Passphrase, purpose: Purpose) -> Result<(), Failure> {
+    match purpose {
+        Purpose::Tracker { allow_weak: false } if !rate(passphrase).is_enough() => {
+            Err(Failure::usage("this passphrase can be guessed")
+                .hint("take one from \"p2pfs passphrase\", or give --allow-weak-passphrase"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(slip: &Slip) -> String {
+    let typed = safe(&slip.typed);
+    match &slip.meant {
+        Some(meant) => format!("\"{typed}\" is not in the word list; did you mean \"{meant}\"?"),
+        None => format!("\"{typed}\" is not in the word list"),
+    }
+}
+
+fn offer(screen: &Screen) -> Result<Passphrase, Failure> {
+    let text = generate(WORDS);
+    screen.note("A new passphrase, for you and everybody in your group; write it down:");
+    screen.note("");
+    screen.note(&format!("    {}", &*text));
+    screen.note("");
+    check(&text)
+}
+
+fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    Password::new()
+        .with_prompt(prompt)
+        .allow_empty_password(true)
+        .interact()
+        .map(Zeroizing::new)
+        .map_err(|error| interrupted(&error))
+}
+
+fn interrupted(error: &dialoguer::Error) -> Failure {
+    restore_terminal();
+    let dialoguer::Error::IO(error) = error;
+    match error.kind() {
+        io::ErrorKind::Interrupted => Failure::new(Class::Interrupted, ""),
+        _ => Failure::usage(format!("no answer: {error}")),
+    }
+}
+
+/// What the program shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A tracker.
+    Tracker,
+    /// A peer.
+    Peer,
+}
+
+/// Asks for the role, as often as it takes.
+///
+/// # Errors
+/// When nobody answers.
+pub fn role() -> Result<Role, Failure> {
+    loop {
+        let answer = question("Run as (t)racker or (p)eer?", "p")?;
+        match answer.trim().to_lowercase().as_str() {
+            "t" | "tracker" => return Ok(Role::Tracker),
+            "p" | "peer" => return Ok(Role::Peer),
+            _ => {}
+        }
+    }
+}
+
+/// Asks for a line; Enter alone means `default`.
+///
+/// # Errors
+/// When nobody answers.
+pub fn question(prompt: &str, default: &str) -> Result<String, Failure> {
+    Input::<String>::new()
+        .with_prompt(prompt)
+        .default(default.to_owned())
+        .interact_text()
+        .map_err(|error| interrupted(&error))
+}
+
+/// Asks for a port.
+///
+/// # Errors
+/// When nobody answers.
+pub fn port(prompt: &str, default: u16) -> Result<u16, Failure> {
+    Input::<u16>::new()
+        .with_prompt(prompt)
+        .default(default)
+        .interact_text()
+        .map_err(|error| interrupted(&error))
+}

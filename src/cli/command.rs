@@ -1,0 +1,302 @@
+//! One typed line to one command; aliases; help texts.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser};
+
+/// What can be typed at the prompt, under all names that users of older programs know.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(
+    no_binary_name = true,
+    disable_help_flag = true,
+    disable_help_subcommand = true
+)]
+#[command(help_template = "{subcommands}", infer_subcommands = false)]
+pub enum Command {
+    /// Share a file
+    #[command(visible_aliases = ["pub", "share"])]
+    Add {
+        /// Files
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Name under which a single file is shared
+        #[arg(long = "as")]
+        as_name: Option<String>,
+    },
+    /// Stop sharing a file
+    #[command(visible_aliases = ["unp", "rm", "unshare"])]
+    Remove {
+        /// Names or ids
+        #[arg(required = true)]
+        items: Vec<String>,
+    },
+    /// What you share; list USER: what somebody shares
+    #[command(visible_aliases = ["ls", "lpf"])]
+    List {
+        /// Whose files
+        user: Option<String>,
+        /// Everybody's files
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// What everybody shares
+    #[command(visible_alias = "files", name = "all_files")]
+    AllFiles,
+    /// Find files whose name contains a text
+    #[command(visible_alias = "sch")]
+    Search {
+        /// Part of a name, in any case
+        #[arg(required = true)]
+        text: Vec<String>,
+        /// Most hits to show
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Download a file: NAME, NAME#1a2b, or an id
+    #[command(visible_alias = "get")]
+    Download {
+        /// Names or ids
+        #[arg(required = true)]
+        items: Vec<String>,
+        /// Only from this person
+        #[arg(long)]
+        from: Option<String>,
+        /// Where to
+        #[arg(short, long)]
+        out: Option<PathBuf>,
+    },
+    /// Who has the file searched last; --all: everybody who is here
+    Peers {
+        /// Everybody
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Everybody who is here
+    Lap,
+    /// Size, hashes and holders of a file
+    Info {
+        /// Name or id
+        item: String,
+    },
+    /// Your name and key print, and the tracker's
+    #[command(visible_alias = "status")]
+    Id,
+    /// This list; help COMMAND: more of one
+    #[command(visible_alias = "?")]
+    Help {
+        /// About what
+        command: Option<String>,
+    },
+    /// Leave
+    #[command(visible_aliases = ["exit", "xit", "q"])]
+    Quit,
+}
+
+/// Reads a line; `None` when it is empty or a comment.
+///
+/// # Errors
+/// One line that says what is wrong, and what was probably meant.
+pub fn parse(line: &str) -> Result<Option<Command>, String> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let mut words = shell_words::split(line).map_err(|_| "a quote is not closed".to_owned())?;
+    let Some(first) = words.first_mut() else {
+        return Ok(None);
+    };
+    // The one clash of names: the chat program's /list lists people.
+    let is_people = first.eq_ignore_ascii_case("/list");
+    *first = first.strip_prefix('/').unwrap_or(first).to_lowercase();
+    if is_people {
+        return Ok(Some(Command::Lap));
+    }
+    Command::try_parse_from(words)
+        .map(Some)
+        .map_err(|error| explain(&error))
+}
+
+/// Clap's words, as far as they fit a line.
+#[must_use]
+pub fn explain(error: &clap::Error) -> String {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(" ")),
+        _ => None,
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let typed = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+        return match text(ContextKind::SuggestedSubcommand) {
+            Some(meant) => {
+                format!("unknown command \"{typed}\"; did you mean \"{meant}\"? (help lists all)")
+            }
+            None => format!("unknown command \"{typed}\" (help lists all)"),
+        };
+    }
+    let rendered = error.to_string();
+    let mut lines = rendered
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let first = lines
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    let details =
+        lines.take_while(|line| !line.starts_with("Usage") && !line.starts_with("For more"));
+    let details = details.collect::<Vec<_>>().join(" ").replace("tip: ", "");
+    if details.is_empty() {
+        first
+    } else {
+        format!("{first} {details}")
+    }
+}
+
+/// What `help` prints, or `help COMMAND`.
+///
+/// # Errors
+/// When there is no such command.
+pub fn help(command: Option<&str>) -> Result<String, String> {
+    let mut grammar = Command::command();
+    let Some(name) = command else {
+        let rows = grammar.get_subcommands().map(|sub| {
+            let aliases = sub.get_visible_aliases().collect::<Vec<_>>().join(", ");
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            let names = if aliases.is_empty() {
+                sub.get_name().to_owned()
+            } else {
+                format!("{} ({aliases})", sub.get_name())
+            };
+            format!("  {names:<26} {about}")
+        });
+        return Ok(rows.collect::<Vec<_>>().join("\n"));
+    };
+    let name = name.strip_prefix('/').unwrap_or(name).to_lowercase();
+    let sub = grammar
+        .find_subcommand_mut(&name)
+        .ok_or_else(|| format!("there is no command \"{name}\""))?;
+    let template = "{about}\nUsage: {usage}\n{all-args}";
+    let text = sub
+        .clone()
+        .help_template(template)
+        .render_help()
+        .to_string();
+    Ok(text.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn command(line: &str) -> Command {
+        parse(line).unwrap().unwrap()
+    }
+
+    #[test]
+    fn all_names_of_a_command_are_one_command() {
+        let table: &[(&[&str], &str)] = &[
+            (
+                &["pub a.txt", "ADD a.txt", "/add a.txt", "share a.txt"],
+                "add a.txt",
+            ),
+            (&["unp a.txt", "rm a.txt", "unshare a.txt"], "remove a.txt"),
+            (&["lpf", "ls", "LIST"], "list"),
+            (&["ls hans"], "list hans"),
+            (&["files", "/all_files"], "all_files"),
+            (&["sch talk"], "search talk"),
+            (&["get talk.mp4", "/get talk.mp4"], "download talk.mp4"),
+            (&["/list", "/LIST"], "lap"),
+            (&["xit", "exit", "/exit", "q"], "quit"),
+            (&["status"], "id"),
+            (&["/help"], "help"),
+        ];
+        for (lines, same) in table {
+            for line in *lines {
+                assert_eq!(command(line), command(same), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn quotes_hold_names_together() {
+        let wanted = Command::Download {
+            items: vec!["my file.txt".into(), "-x".into()],
+            from: None,
+            out: None,
+        };
+        assert_eq!(command("download 'my file.txt' -- -x"), wanted);
+        assert_eq!(
+            command("search my report"),
+            Command::Search {
+                text: vec!["my".into(), "report".into()],
+                limit: 50
+            }
+        );
+        assert_eq!(
+            parse("download 'open"),
+            Err("a quote is not closed".to_owned())
+        );
+    }
+
+    #[test]
+    fn nothing_is_no_command_and_a_slip_is_named() {
+        assert_eq!(parse(""), Ok(None));
+        assert_eq!(parse("  # a comment"), Ok(None));
+        let error = parse("serach x").unwrap_err();
+        assert!(
+            error.contains("did you mean")
+                && error.contains("search")
+                && error.lines().count() == 1,
+            "{error}"
+        );
+        for line in [
+            "blub",
+            "add",
+            "download",
+            "search",
+            "info",
+            "list a b",
+            "add --blub x",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.lines().count(), 1, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_tells_all_commands_and_each() {
+        let all = help(None).unwrap();
+        for name in [
+            "add",
+            "pub",
+            "unp",
+            "lpf",
+            "sch",
+            "get",
+            "lap",
+            "xit",
+            "all_files",
+            "peers",
+            "quit",
+            "info",
+        ] {
+            assert!(all.contains(name), "{name}");
+        }
+        assert!(help(Some("download")).unwrap().contains("--from"));
+        assert!(help(Some("/sch")).is_ok());
+        assert!(help(Some("blub")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in ".*") {
+            if let Err(error) = parse(&line) {
+                prop_assert!(!error.is_empty());
+            }
+        }
+    }
+}

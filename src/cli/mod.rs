@@ -1,0 +1,486 @@
+//! What people type and see: one function per role.
+
+pub mod args;
+pub mod ask;
+pub mod command;
+pub mod demo;
+pub mod executor;
+pub mod exit;
+pub mod passphrase;
+pub mod prompt;
+pub mod render;
+pub mod screen;
+pub mod setup;
+pub mod topics;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use self::args::{Action, Cli, Global, JoinArgs, PassphraseArgs, PeerArgs, TrackerArgs};
+use self::ask::{Dialog, Purpose};
+use self::command::Command;
+use self::executor::{Executor, Patience};
+use self::exit::{Class, Failure};
+use self::screen::Screen;
+use self::setup::{DEFAULT_PORT, Home, Setup, WithoutHome};
+use crate::crypto::kdf::Group;
+use crate::peer::{Event, Peer};
+use crate::shutdown::Shutdown;
+use crate::tracker::Tracker;
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// What the program ends with, unless all went well.
+pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signals(ask::restore_terminal)
+        .map_err(|error| Failure::new(Class::Failed, format!("cannot handle signals: {error}")))?;
+    let setup = Setup::new(cli.global)?;
+    let context = Context {
+        setup,
+        screen: screen.clone(),
+        shutdown,
+    };
+    let waits = Patience::Retries;
+    match cli.action {
+        None => context.interactive().await,
+        Some(Action::Tracker(args)) => context.tracker(args).await,
+        Some(Action::Peer(args)) => context.peer(args).await,
+        Some(Action::Share(args)) => {
+            let share =
+                async |peer: &Executor| peer.share(&args.paths, args.as_name.as_deref()).await;
+            context.share(&args.join, share).await
+        }
+        Some(Action::Get(args)) => {
+            let command = Command::Download {
+                items: args.items,
+                from: args.from,
+                out: None,
+            };
+            context.once(&args.join, waits, vec![command]).await
+        }
+        Some(Action::Search(args)) => {
+            let command = Command::Search {
+                text: args.text,
+                limit: args.limit,
+            };
+            context.once(&args.join, waits, vec![command]).await
+        }
+        Some(Action::List(args)) => context.list(args).await,
+        Some(Action::Files(join)) => context.once(&join, waits, vec![Command::AllFiles]).await,
+        Some(Action::Peers(args)) => context.once(&args.join, waits, vec![Command::Lap]).await,
+        Some(Action::Info(args)) => {
+            context
+                .once(&args.join, waits, vec![Command::Info { item: args.item }])
+                .await
+        }
+        Some(Action::Passphrase(args)) => context.passphrase(&args),
+        Some(Action::Demo(args)) => {
+            demo::run(args.file, &context.screen, context.shutdown.token()).await
+        }
+        Some(Action::Topic { topic }) => context.screen.print(topics::text(&topic)?),
+    }
+}
+
+struct Context {
+    setup: Setup,
+    screen: Screen,
+    shutdown: Shutdown,
+}
+
+impl Context {
+    fn global(&self) -> &Global {
+        &self.setup.global
+    }
+
+    fn dialog(&self) -> Dialog {
+        Dialog::detect(self.global().no_input)
+    }
+
+    async fn group(&self, purpose: Purpose) -> Result<Group, Failure> {
+        let network = self.setup.network()?;
+        let (file, dialog, screen) = (
+            self.global().passphrase_file.clone(),
+            self.dialog(),
+            self.screen.clone(),
+        );
+        // A question may stand for hours, and Argon2 takes a while: neither belongs on the tasks' threads.
+        let asking = tokio::task::spawn_blocking(move || {
+            let passphrase = ask::passphrase(file.as_deref(), dialog, purpose, &screen)?;
+            Ok(Group::derive(&passphrase, network))
+        });
+        tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            group = asking => group.map_err(|error| Failure::new(Class::Failed, error.to_string()))?,
+        }
+    }
+
+    /// As P2P File Transfer asked: passphrase, role, then where.
+    async fn interactive(&self) -> Result<(), Failure> {
+        if self.dialog() == Dialog::None {
+            return Err(Failure::usage("no terminal to ask in")
+                .hint("say what to run: p2pfs tracker, p2pfs peer --tracker HOST, p2pfs --help"));
+        }
+        let screen = self.screen.clone();
+        let (file, network) = (self.global().passphrase_file.clone(), self.setup.network()?);
+        let asking = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
+            let passphrase =
+                ask::passphrase(file.as_deref(), Dialog::Terminal, Purpose::Join, &screen)?;
+            let role = ask::role()?;
+            if role == ask::Role::Tracker {
+                let port = ask::port("Port", DEFAULT_PORT)?;
+                let rating = passphrase::rate(&passphrase);
+                return Ok((
+                    Group::derive(&passphrase, network),
+                    Asked::Tracker {
+                        port,
+                        is_weak: !rating.is_enough(),
+                    },
+                ));
+            }
+            let host = ask::question("Tracker host", "localhost")?;
+            let (host, _) = match setup::parse_tracker(&host)? {
+                (_, port) if port != DEFAULT_PORT || host.contains(':') => (host, port),
+                (_, port) => (format!("{host}:{}", ask::port("Port", port)?), port),
+            };
+            let name = ask::question("Your name", setup::login_name().as_str())?;
+            Ok((
+                Group::derive(&passphrase, network),
+                Asked::Peer { host, name },
+            ))
+        });
+        let (group, asked) = tokio::select! {
+            () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+            asked = asking => asked.map_err(|error| Failure::new(Class::Failed, error.to_string()))??,
+        };
+        match asked {
+            Asked::Tracker { port, is_weak } => {
+                if is_weak {
+                    self.screen.note(
+                        "! this passphrase can be guessed; p2pfs passphrase makes a strong one",
+                    );
+                }
+                self.run_tracker(
+                    &TrackerArgs {
+                        port: Some(port),
+                        ..TrackerArgs::default()
+                    },
+                    group,
+                )
+                .await
+            }
+            Asked::Peer { host, name } => {
+                let join = JoinArgs {
+                    tracker: Some(host),
+                    name: Some(name),
+                    ..JoinArgs::default()
+                };
+                self.run_peer(
+                    PeerArgs {
+                        join,
+                        ..PeerArgs::default()
+                    },
+                    group,
+                )
+                .await
+            }
+        }
+    }
+
+    async fn tracker(&self, args: TrackerArgs) -> Result<(), Failure> {
+        let purpose = Purpose::Tracker {
+            allow_weak: args.allow_weak_passphrase,
+        };
+        let group = self.group(purpose).await?;
+        self.run_tracker(&args, group).await
+    }
+
+    async fn run_tracker(&self, args: &TrackerArgs, group: Group) -> Result<(), Failure> {
+        let (dir, _lock) = Home::of_tracker(self.global())?;
+        let settings = self.setup.tracker(args, dir)?;
+        let network = group.network().clone();
+        let tracker = Tracker::bind(settings, group)?;
+        let (port, key) = (tracker.port(), tracker.id().fingerprint());
+        let addresses = tracker.addresses();
+        let host = addresses
+            .first()
+            .copied()
+            .unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let mut join = format!(
+            "p2pfs peer --tracker {} --tracker-key {}",
+            join_address(host, port),
+            key.brief()
+        );
+        if network != crate::crypto::kdf::NetworkName::default() {
+            join.push_str(&format!(" --network {}", network.as_str()));
+        }
+        self.screen.text(&format!(
+            "Tracker listening on {}, TCP and UDP",
+            with_port(host, port)
+        ))?;
+        self.screen.text(&format!("Others join with:  {join}"))?;
+        self.screen.text(&format!("Its key: {key}"))?;
+        self.screen.object(&json!({
+            "v": 1, "type": "tracker", "port": port, "key": key.to_string(), "join": join,
+            "addresses": addresses,
+        }))?;
+        tracker.run(self.shutdown.token().clone()).await;
+        Ok(())
+    }
+
+    async fn peer(&self, args: PeerArgs) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        self.run_peer(args, group).await
+    }
+
+    async fn run_peer(&self, args: PeerArgs, group: Group) -> Result<(), Failure> {
+        let is_attended =
+            self.dialog() == Dialog::Terminal && !args.no_prompt && args.command.is_empty();
+        let patience = if is_attended {
+            Patience::Waits
+        } else {
+            Patience::Retries
+        };
+        let executor = self
+            .join(&args.join, group, WithoutHome::Fail, patience)
+            .await?;
+        let peer = executor.peer();
+        let address = peer.tracker_address();
+        self.screen.text(&format!(
+            "Joined {address} as {}, listening on {}.{}",
+            peer.user(),
+            peer.port(),
+            if is_attended {
+                " Type help for commands."
+            } else {
+                ""
+            }
+        ))?;
+        self.screen.object(&json!({
+            "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
+            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+        }))?;
+        let work = self.work(&executor, &args);
+        let done = tokio::select! {
+            () = self.shutdown.token().cancelled() => Ok(()),
+            done = work => done,
+        };
+        executor.peer().leave().await;
+        self.screen.prompt(None);
+        done
+    }
+
+    async fn work(&self, executor: &Executor, args: &PeerArgs) -> Result<(), Failure> {
+        if !args.share.is_empty() {
+            executor.share(&args.share, None).await?;
+        }
+        if !args.get.is_empty() {
+            let done = executor.download(&args.get, None, None).await;
+            if args.exit {
+                return done;
+            }
+            if let Err(failure) = done {
+                self.screen.failure(&failure);
+            }
+        }
+        if !args.command.is_empty() {
+            return prompt::run_lines(executor, &self.screen, &args.command).await;
+        }
+        if args.no_prompt || args.exit {
+            self.shutdown.token().cancelled().await;
+            return Ok(());
+        }
+        prompt::run(executor, &self.screen, self.dialog()).await
+    }
+
+    /// Shares until a signal comes.
+    async fn share(
+        &self,
+        join: &JoinArgs,
+        share: impl AsyncFnOnce(&Executor) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        let executor = self
+            .join(join, group, WithoutHome::Temporary, Patience::Retries)
+            .await?;
+        let shared = share(&executor).await;
+        if shared.is_ok() {
+            let key = executor.peer().tracker_key().fingerprint().brief();
+            let tracker = executor.peer().tracker();
+            let address = join_address(tracker.ip().to_canonical(), tracker.port());
+            for shared in executor.peer().shares() {
+                let name = shell_words::quote(shared.file.name.as_str()).into_owned();
+                self.screen.text(&format!(
+                    "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
+                    crate::wire::text::safe(&name)
+                ))?;
+            }
+            self.shutdown.token().cancelled().await;
+        }
+        executor.peer().leave().await;
+        shared
+    }
+
+    async fn list(&self, args: args::ListArgs) -> Result<(), Failure> {
+        let user = match (args.user, args.all) {
+            (_, true) => None,
+            (Some(user), false) => Some(user),
+            // A one-shot peer shares nothing itself: what is meant is the peer that runs under this name.
+            (None, false) => {
+                let name = args
+                    .join
+                    .name
+                    .clone()
+                    .or_else(|| self.setup.config.peer.name.clone());
+                Some(
+                    name.filter(|name| !name.is_empty())
+                        .unwrap_or_else(|| setup::login_name().as_str().to_owned()),
+                )
+            }
+        };
+        let command = Command::List {
+            all: user.is_none(),
+            user,
+        };
+        self.once(&args.join, Patience::Retries, vec![command])
+            .await
+    }
+
+    /// Joins, does the work, leaves.
+    async fn once(
+        &self,
+        join: &JoinArgs,
+        patience: Patience,
+        commands: Vec<Command>,
+    ) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        let executor = self
+            .join(join, group, WithoutHome::Temporary, patience)
+            .await?;
+        let work = async {
+            for command in commands {
+                executor.run(command).await?;
+            }
+            Ok(())
+        };
+        let done = tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            done = work => done,
+        };
+        executor.peer().leave().await;
+        done
+    }
+
+    async fn join(
+        &self,
+        join: &JoinArgs,
+        group: Group,
+        without: WithoutHome,
+        patience: Patience,
+    ) -> Result<Executor, Failure> {
+        let home = Home::of_peer(self.global(), without, &self.screen)?;
+        let settings = self.setup.peer(join, &home)?;
+        let joining = Peer::join(settings, group, home.identity.clone());
+        let (peer, events) = tokio::select! {
+            () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+            joined = joining => joined?,
+        };
+        let screen = self.screen.clone();
+        tokio::spawn(async move {
+            // The lock on the state directory lives as long as events are shown: until the peer is gone.
+            let _home = home;
+            show_events(events, &screen).await;
+        });
+        Ok(Executor::new(peer, self.screen.clone(), patience))
+    }
+
+    fn passphrase(&self, args: &PassphraseArgs) -> Result<(), Failure> {
+        if args.check.is_none() {
+            return self
+                .screen
+                .print(&passphrase::generate(usize::from(args.words)));
+        }
+        let file = self.global().passphrase_file.as_deref();
+        let rating = passphrase::rate(&ask::passphrase_to_rate(file, self.dialog(), &self.screen)?);
+        let verdict = if rating.is_enough() {
+            "good enough"
+        } else {
+            "can be guessed"
+        };
+        self.screen.text(&format!(
+            "{verdict}: score {} of 4, about 10^{} guesses",
+            rating.score, rating.guesses_log10
+        ))?;
+        self.screen.object(&json!({
+            "v": 1, "type": "rating", "score": rating.score, "guesses_log10": rating.guesses_log10,
+            "ok": rating.is_enough(),
+        }))?;
+        if rating.is_enough() {
+            Ok(())
+        } else {
+            Err(Failure::new(
+                Class::Failed,
+                "this passphrase can be guessed",
+            ))
+        }
+    }
+
+    fn interrupted(&self) -> Failure {
+        let class = if self.shutdown.code() == 143 {
+            Class::Terminated
+        } else {
+            Class::Interrupted
+        };
+        Failure::new(class, "")
+    }
+}
+
+enum Asked {
+    Tracker { port: u16, is_weak: bool },
+    Peer { host: String, name: String },
+}
+
+/// Prints what happens by itself, until the peer is gone.
+async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
+    let mut milestones = render::Milestones::default();
+    while let Some(event) = events.recv().await {
+        match &event {
+            Event::Progress(progress) => {
+                let _ = screen.object(&render::progress_json(progress));
+                if !screen.live(&render::progress(progress)) && milestones.is_next(progress) {
+                    screen.note(&render::progress(progress));
+                }
+            }
+            other => {
+                if let Some(line) = render::event(other) {
+                    screen.note(&line);
+                }
+            }
+        }
+    }
+}
+
+/// The address as it is typed: without the port when it is the usual one.
+fn join_address(host: IpAddr, port: u16) -> String {
+    match (host, port) {
+        (IpAddr::V6(v6), DEFAULT_PORT) => format!("[{v6}]"),
+        (IpAddr::V4(v4), DEFAULT_PORT) => v4.to_string(),
+        _ => with_port(host, port),
+    }
+}
+
+fn with_port(host: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(host, port).to_string()
+}
+
+/// Where the demo's processes and others find this very program.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn own_binary() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|error| Failure::new(Class::Failed, format!("cannot find this program: {error}")))
+}

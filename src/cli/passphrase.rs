@@ -1,0 +1,135 @@
+//! Passphrases that are made, rated, and checked for slips.
+
+use bip39::Language;
+use rand::seq::IndexedRandom as _;
+use zeroize::Zeroizing;
+
+use crate::crypto::secret::Passphrase;
+use crate::nearest::nearest;
+
+/// Words of a passphrase that is made for somebody: 66 bits.
+pub const WORDS: usize = 6;
+/// From so many words on a passphrase is taken for one that was made here.
+const MIN_CHECKED_WORDS: usize = 4;
+/// zxcvbn's scores go from 0 to 4.
+const MIN_SCORE: u8 = 3;
+
+/// A passphrase of so many words out of 2048.
+#[must_use]
+pub fn generate(words: usize) -> Zeroizing<String> {
+    let list = Language::English.word_list();
+    // Drawn by the thread's generator, which the system seeds and which is fit for keys.
+    let mut random = rand::rng();
+    let mut text = Zeroizing::new(String::with_capacity(words * 9));
+    for number in 0..words {
+        if number > 0 {
+            text.push(' ');
+        }
+        text.push_str(list.choose(&mut random).copied().unwrap_or_default());
+    }
+    text
+}
+
+/// How hard a passphrase is to guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rating {
+    /// From 0, guessed at once, to 4.
+    pub score: u8,
+    /// The power of ten of the guesses that it takes.
+    pub guesses_log10: u32,
+}
+
+impl Rating {
+    /// Good enough for a tracker, where guesses are slow and counted.
+    #[must_use]
+    pub const fn is_enough(self) -> bool {
+        self.score >= MIN_SCORE
+    }
+}
+
+/// Rates `passphrase`.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a logarithm between 0 and 400"
+)]
+pub fn rate(passphrase: &Passphrase) -> Rating {
+    let entropy = zxcvbn::zxcvbn(passphrase.expose(), &[]);
+    Rating {
+        score: u8::from(entropy.score()),
+        guesses_log10: entropy.guesses_log10().max(0.0) as u32,
+    }
+}
+
+/// A word that is probably a slip, and what was probably meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slip {
+    /// As typed.
+    pub typed: String,
+    /// From the list.
+    pub meant: Option<String>,
+}
+
+/// Looks for a slip in what seems to be a passphrase made here: all its words but one are in the list.
+#[must_use]
+pub fn find_slip(passphrase: &Passphrase) -> Option<Slip> {
+    let list = Language::English.word_list();
+    let words: Vec<&str> = passphrase.expose().split(' ').collect();
+    let mut unknown = words.iter().filter(|word| !list.contains(*word));
+    let (slip, is_alone) = (unknown.next()?, unknown.next().is_none());
+    if words.len() < MIN_CHECKED_WORDS || !is_alone {
+        return None;
+    }
+    let meant = nearest(&slip.to_lowercase(), list.iter().copied()).map(str::to_owned);
+    Some(Slip {
+        typed: (*slip).to_owned(),
+        meant,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Passphrase {
+        Passphrase::parse(text).unwrap()
+    }
+
+    #[test]
+    fn made_passphrases_are_strong_and_differ() {
+        let (one, two) = (generate(WORDS), generate(WORDS));
+        assert_ne!(one, two);
+        assert_eq!(one.split(' ').count(), 6);
+        assert!(rate(&parse(&one)).is_enough());
+        assert_eq!(find_slip(&parse(&one)), None);
+        assert_eq!(Language::English.word_list().len(), 2048);
+    }
+
+    #[test]
+    fn weak_ones_are_noticed() {
+        for weak in ["password", "12345678", "qwertyuiop", "hans2024"] {
+            assert!(!rate(&parse(weak)).is_enough(), "{weak}");
+        }
+    }
+
+    #[test]
+    fn a_slip_in_a_made_passphrase_is_named() {
+        let slip = |text: &str| find_slip(&parse(text)).map(|slip| (slip.typed, slip.meant));
+        let named = |typed: &str, meant: &str| Some((typed.to_owned(), Some(meant.to_owned())));
+        assert_eq!(
+            slip("horse stbale battery staff zebra zoo"),
+            named("stbale", "stable")
+        );
+        assert_eq!(
+            slip("abandon ability able about above Absent"),
+            named("Absent", "absent")
+        );
+        assert_eq!(
+            slip("my own long sentence of words"),
+            None,
+            "not one of ours"
+        );
+        assert_eq!(slip("zoo zebra xx"), None, "too short to tell");
+    }
+}

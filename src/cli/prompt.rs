@@ -1,0 +1,100 @@
+//! The `P2P>` prompt: lines from a terminal or from a pipe.
+//!
+//! At a terminal a command runs behind the prompt, which takes the next line at once. From a pipe each
+//! command is finished before the next one begins, so that scripts can rely on the order.
+
+use std::io::BufRead as _;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::ask::Dialog;
+use super::command::{Command, parse};
+use super::executor::Executor;
+use super::exit::{Class, Failure};
+use super::screen::Screen;
+
+const PROMPT: &str = "P2P> ";
+/// Longest line that is read, in bytes.
+const MAX_LINE: u64 = 64 * 1024;
+
+/// Reads and runs commands until `quit` or the end of the input.
+///
+/// # Errors
+/// When results cannot be written any more.
+pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result<(), Failure> {
+    let (sender, mut lines) = mpsc::channel(1);
+    // A thread of its own: reading from a terminal cannot be interrupted.
+    std::thread::spawn(move || read_lines(&sender));
+    let tasks = TaskTracker::new();
+    let is_typed = dialog == Dialog::Terminal;
+    if is_typed {
+        screen.prompt(Some(PROMPT));
+    }
+    while let Some(line) = lines.recv().await {
+        match parse(&line) {
+            Ok(None) => {}
+            Ok(Some(Command::Quit)) => break,
+            Ok(Some(command)) if is_typed => {
+                let (executor, screen) = (executor.clone(), screen.clone());
+                tasks.spawn(async move {
+                    if let Err(failure) = executor.run(command).await {
+                        screen.failure(&failure);
+                    }
+                });
+            }
+            Ok(Some(command)) => {
+                if let Err(failure) = executor.run(command).await {
+                    screen.failure(&failure);
+                }
+            }
+            Err(message) => screen.failure(&Failure::usage(message)),
+        }
+        if screen.has_failed() {
+            return Err(Failure::new(Class::Failed, ""));
+        }
+        if is_typed {
+            screen.prompt(Some(PROMPT));
+        }
+    }
+    screen.prompt(None);
+    Ok(())
+}
+
+/// Runs commands that were given as arguments, one after the other.
+///
+/// # Errors
+/// The first failure; the commands after it are not run.
+pub async fn run_lines(
+    executor: &Executor,
+    screen: &Screen,
+    lines: &[String],
+) -> Result<(), Failure> {
+    for line in lines {
+        match parse(line) {
+            Ok(None) => {}
+            Ok(Some(Command::Quit)) => break,
+            Ok(Some(command)) => executor.run(command).await?,
+            Err(message) => return Err(Failure::usage(message)),
+        }
+        if screen.has_failed() {
+            return Err(Failure::new(Class::Failed, ""));
+        }
+    }
+    Ok(())
+}
+
+fn read_lines(lines: &mpsc::Sender<String>) {
+    let mut input = std::io::stdin().lock();
+    loop {
+        let mut bytes = Vec::new();
+        match std::io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut bytes) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let line = String::from_utf8_lossy(&bytes).into_owned();
+        if lines.blocking_send(line).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The only place that writes to the terminal: results to stdout, everything else to stderr.
+//!
+//! `println!` panics on a closed pipe; here a closed pipe ends the program quietly, and a full disk with
+//! one line.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::exit::{Class, Failure};
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The terminal, shared by all tasks.
+#[derive(Clone, Debug)]
+pub struct Screen(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    style: Style,
+    quiet: bool,
+    /// A prompt stands on the last line: what is printed goes above it, and it is printed again.
+    prompt: Mutex<Option<&'static str>>,
+    /// A line on stderr is being redrawn.
+    has_live_line: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Screen {
+    /// A screen that shows results in `style`; `quiet` leaves out everything that is not one.
+    #[must_use]
+    pub fn new(style: Style, quiet: bool) -> Self {
+        Self(Arc::new(Inner {
+            style,
+            quiet,
+            prompt: Mutex::new(None),
+            has_live_line: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }))
+    }
+
+    /// How results are shown.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        self.0.style
+    }
+
+    /// Did writing a result fail?
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// Writes a result.
+    ///
+    /// # Errors
+    /// When stdout does not take it.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        self.write_out(text)
+    }
+
+    /// Writes a result as an object, where objects are wanted.
+    ///
+    /// # Errors
+    /// When stdout does not take it.
+    pub fn object(&self, object: &Value) -> Result<(), Failure> {
+        match self.0.style {
+            Style::Json => self.write_out(&object.to_string()),
+            Style::Text => Ok(()),
+        }
+    }
+
+    /// Writes text, where text is wanted.
+    ///
+    /// # Errors
+    /// When stdout does not take it.
+    pub fn text(&self, text: &str) -> Result<(), Failure> {
+        match self.0.style {
+            Style::Text => self.write_out(text),
+            Style::Json => Ok(()),
+        }
+    }
+
+    /// Says something that is no result; lost when nobody can hear it.
+    pub fn note(&self, text: &str) {
+        if !self.0.quiet {
+            self.write_err(text);
+        }
+    }
+
+    /// Says what went wrong.
+    pub fn failure(&self, failure: &Failure) {
+        if self.0.style == Style::Json {
+            let _ = self.object(&failure.json());
+        }
+        self.write_err(&format!("p2pfs: {}", failure.line()));
+    }
+
+    /// Redraws one line on stderr, if that is a terminal; tells whether it is.
+    pub fn live(&self, text: &str) -> bool {
+        if self.0.quiet || !io::stderr().is_terminal() {
+            return self.0.quiet;
+        }
+        let prompt = self.lock();
+        if prompt.is_none() {
+            let _ = write!(io::stderr(), "\r{text}\x1b[K");
+            self.0.has_live_line.store(true, Ordering::Relaxed);
+            return true;
+        }
+        false
+    }
+
+    /// Shows the prompt and keeps it below what is printed from now on; `None` takes it away.
+    pub fn prompt(&self, prompt: Option<&'static str>) {
+        *self.lock() = prompt;
+        if let Some(prompt) = prompt {
+            let mut out = io::stdout();
+            let _ = write!(out, "{prompt}").and_then(|()| out.flush());
+        }
+    }
+
+    fn write_out(&self, text: &str) -> Result<(), Failure> {
+        let prompt = self.lock();
+        self.end_live_line();
+        let mut out = io::stdout().lock();
+        let written = match *prompt {
+            Some(prompt) => write!(out, "\r\x1b[K{text}\n{prompt}"),
+            None => writeln!(out, "{text}"),
+        };
+        written.and_then(|()| out.flush()).map_err(|error| {
+            self.0.failed.store(true, Ordering::Relaxed);
+            match error.kind() {
+                // Whoever reads has had enough; that is no failure.
+                io::ErrorKind::BrokenPipe => Failure::new(Class::Failed, ""),
+                _ => Failure::new(
+                    Class::Local,
+                    format!("cannot write to standard output: {error}"),
+                ),
+            }
+        })
+    }
+
+    fn write_err(&self, text: &str) {
+        let prompt = self.lock();
+        self.end_live_line();
+        let mut err = io::stderr().lock();
+        let _ = match *prompt {
+            Some(prompt) if io::stdout().is_terminal() => write!(err, "\r\x1b[K{text}\n{prompt}"),
+            _ => writeln!(err, "{text}"),
+        };
+    }
+
+    fn end_live_line(&self) {
+        if self.0.has_live_line.swap(false, Ordering::Relaxed) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<&'static str>> {
+        self.0.prompt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,427 @@
+//! From flags, environment and files to the settings of a role; and the state directory.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcetera::{AppStrategy as _, AppStrategyArgs, choose_app_strategy};
+
+use super::args::{Global, JoinArgs, TrackerArgs};
+use super::exit::{Class, Failure};
+use super::screen::Screen;
+use crate::config::{Config, parse_bind, parse_ports};
+use crate::crypto::identity::Identity;
+use crate::crypto::kdf::NetworkName;
+use crate::crypto::random::OsRandom;
+use crate::disk::{DirLock, LockError, create_private_dir, lock_dir};
+use crate::keyfile;
+use crate::proto::backoff::Retry;
+use crate::wire::id::Fingerprint;
+use crate::wire::text::UserName;
+use crate::{peer, tracker};
+
+/// The tracker's port, and where peers look for it.
+pub const DEFAULT_PORT: u16 = 9000;
+const DEFAULT_PEER_PORTS: (u16, u16) = (8001, 8100);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
+const DEFAULT_SILENCE: Duration = Duration::from_secs(3);
+const DEFAULT_MAX_PEERS: usize = 10_000;
+const DEFAULT_PREFIX: &str = "downloaded_";
+/// Longest prefix of downloads, in bytes.
+const MAX_PREFIX_LEN: usize = 64;
+
+/// Everything that was said before the role begins.
+pub struct Setup {
+    /// Flags and environment of every command.
+    pub global: Global,
+    /// The files.
+    pub config: Config,
+}
+
+impl Setup {
+    /// Reads the configuration files.
+    ///
+    /// # Errors
+    /// When one cannot be understood.
+    pub fn new(global: Global) -> Result<Self, Failure> {
+        let user_file = strategy().map(|strategy| strategy.config_dir().join("config.toml"));
+        let config = Config::load(global.config.as_deref(), user_file.as_deref())?;
+        Ok(Self { global, config })
+    }
+
+    /// The name that separates groups.
+    ///
+    /// # Errors
+    /// When it cannot be one.
+    pub fn network(&self) -> Result<NetworkName, Failure> {
+        match self
+            .global
+            .network
+            .as_ref()
+            .or(self.config.group.network.as_ref())
+        {
+            Some(name) => name
+                .parse()
+                .map_err(|error| Failure::usage(format!("\"{name}\": {error}"))),
+            None => Ok(NetworkName::default()),
+        }
+    }
+
+    /// How the tracker runs, with its state in `state_dir`.
+    ///
+    /// # Errors
+    /// When a value makes no sense.
+    pub fn tracker(
+        &self,
+        args: &TrackerArgs,
+        state_dir: PathBuf,
+    ) -> Result<tracker::Settings, Failure> {
+        let config = &self.config.tracker;
+        let span = |flag: Option<crate::config::Span>,
+                    file: Option<crate::config::Span>,
+                    default| { flag.or(file).map_or(default, |span| span.0) };
+        let heartbeat = span(args.heartbeat, config.heartbeat, DEFAULT_HEARTBEAT);
+        let silence = span(
+            args.timeout,
+            config.timeout,
+            DEFAULT_SILENCE.max(heartbeat * 3 / 2),
+        );
+        if heartbeat < Duration::from_millis(200) || heartbeat > Duration::from_secs(60) {
+            return Err(Failure::usage("--heartbeat must be between 200ms and 1m"));
+        }
+        if silence <= heartbeat || silence > heartbeat * 4 {
+            return Err(Failure::usage(
+                "--timeout must be longer than --heartbeat, and at most four times as long",
+            ));
+        }
+        Ok(tracker::Settings {
+            bind: bind(args.bind.as_ref().or(config.bind.as_ref()))?,
+            port: args.port.or(config.port).unwrap_or(DEFAULT_PORT),
+            heartbeat,
+            silence,
+            max_peers: args
+                .max_peers
+                .or(config.max_peers)
+                .unwrap_or(DEFAULT_MAX_PEERS),
+            state_dir,
+        })
+    }
+
+    /// How the peer joins and works.
+    ///
+    /// # Errors
+    /// When a value makes no sense, or no tracker was named.
+    pub fn peer(&self, args: &JoinArgs, home: &Home) -> Result<peer::Settings, Failure> {
+        let config = &self.config.peer;
+        let address = args
+            .tracker
+            .as_ref()
+            .or(self.config.tracker.address.as_ref());
+        let address = address.ok_or_else(|| {
+            Failure::usage("no tracker").hint("give --tracker HOST, or set P2PFS_TRACKER")
+        })?;
+        let (tracker_host, tracker_port) = parse_tracker(address)?;
+        let ports = args.port.as_ref().or(config.port.as_ref());
+        let prefix = config
+            .prefix
+            .clone()
+            .unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+        if prefix.len() > MAX_PREFIX_LEN
+            || prefix.contains(['/', '\\'])
+            || prefix.chars().any(char::is_control)
+        {
+            return Err(Failure::usage(
+                "peer.prefix must be at most 64 bytes, without slashes",
+            ));
+        }
+        let downloads = args
+            .out
+            .clone()
+            .or_else(|| config.downloads.clone())
+            .unwrap_or_else(|| ".".into());
+        Ok(peer::Settings {
+            tracker_host,
+            tracker_port,
+            tracker_key: self.tracker_key(args)?,
+            user: home.user_name(self.user_name(args)?)?,
+            ports: ports
+                .map_or(Ok(DEFAULT_PEER_PORTS), |text| parse_ports(text))
+                .map_err(Failure::usage)?,
+            bind: bind(args.bind.as_ref().or(config.bind.as_ref()))?,
+            downloads,
+            prefix,
+            seed: !args.no_seed && (args.seed || config.seed.unwrap_or(true)),
+            retry: self.retry(),
+            state_dir: home.dir.clone(),
+        })
+    }
+
+    fn tracker_key(&self, args: &JoinArgs) -> Result<Option<Fingerprint>, Failure> {
+        match self
+            .config
+            .tracker
+            .key
+            .as_deref()
+            .filter(|key| !key.is_empty())
+        {
+            _ if args.tracker_key.is_some() => Ok(args.tracker_key),
+            Some(key) => key
+                .parse()
+                .map(Some)
+                .map_err(|error| Failure::usage(format!("tracker.key is {error}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn user_name(&self, args: &JoinArgs) -> Result<UserName, Failure> {
+        let given = args
+            .name
+            .as_ref()
+            .or(self.config.peer.name.as_ref())
+            .filter(|name| !name.is_empty());
+        match given {
+            Some(name) => super::executor::parse_user(name),
+            None => Ok(login_name()),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        let (config, default) = (&self.config.retry, Retry::default());
+        Retry {
+            attempts: config.attempts.unwrap_or(default.attempts).max(1),
+            first: config.first.map_or(default.first, |span| span.0),
+            factor: config
+                .factor
+                .filter(|factor| factor.is_finite())
+                .unwrap_or(default.factor),
+            most: config.most.map_or(default.most, |span| span.0),
+        }
+    }
+}
+
+/// The name of the account, as far as it can be a user's name; "peer" otherwise.
+#[must_use]
+pub fn login_name() -> UserName {
+    let names = ["USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|key| std::env::var(key).ok());
+    let fallback = || "peer".parse().expect("letters make a name");
+    names
+        .filter_map(|name| name.parse().ok())
+        .next()
+        .unwrap_or_else(fallback)
+}
+
+/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, or a bare IPv6 address.
+///
+/// # Errors
+/// When it is none of them.
+pub fn parse_tracker(text: &str) -> Result<(String, u16), Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "\"{text}\" is not a tracker; write HOST or HOST:PORT"
+        ))
+    };
+    let text = text.trim();
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Ok((text.to_owned(), DEFAULT_PORT));
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest
+            .split_once(']')
+            .map(|(host, rest)| (host, rest.strip_prefix(':')))
+            .ok_or_else(wrong)?,
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let port = match port {
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(wrong)?,
+        None => DEFAULT_PORT,
+    };
+    if host.is_empty()
+        || host
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == '/')
+    {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn bind(text: Option<&String>) -> Result<Option<IpAddr>, Failure> {
+    text.map_or(Ok(None), |text| parse_bind(text))
+        .map_err(Failure::usage)
+}
+
+fn strategy() -> Option<impl etcetera::AppStrategy> {
+    let args = AppStrategyArgs {
+        top_level_domain: "org".to_owned(),
+        author: "p2pfs".to_owned(),
+        app_name: "p2pfs".to_owned(),
+    };
+    choose_app_strategy(args).ok()
+}
+
+/// Where a role keeps its keys; held as long as this lives.
+pub struct Home {
+    /// The directory; absent for a peer that keeps nothing.
+    pub dir: Option<PathBuf>,
+    /// Who we are.
+    pub identity: Identity,
+    /// This identity is new and will be forgotten.
+    is_temporary: bool,
+    _lock: Option<DirLock>,
+}
+
+/// What to do when the state directory cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutHome {
+    /// Fail.
+    Fail,
+    /// Go on as somebody new for once.
+    Temporary,
+}
+
+impl Home {
+    /// The tracker's directory, locked.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn of_tracker(global: &Global) -> Result<(PathBuf, DirLock), Failure> {
+        let dir = state_dir(global, "tracker").ok_or_else(|| {
+            Failure::usage("there is no home directory to keep the tracker's keys in")
+                .hint("give --state-dir DIR")
+        })?;
+        let lock = open(&dir)?;
+        Ok((dir, lock))
+    }
+
+    /// The peer's directory, locked, and its identity.
+    ///
+    /// # Errors
+    /// When it cannot be had and `without` does not allow for that.
+    pub fn of_peer(
+        global: &Global,
+        without: WithoutHome,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        let Some(dir) = state_dir(global, "peer") else {
+            screen.note("! no home directory: this peer's identity will be forgotten (--state-dir DIR keeps it)");
+            return Ok(Self::temporary());
+        };
+        match open(&dir) {
+            Ok(lock) => {
+                let identity = keyfile::identity(&dir, &mut OsRandom::new())?;
+                Ok(Self {
+                    dir: Some(dir),
+                    identity,
+                    is_temporary: false,
+                    _lock: Some(lock),
+                })
+            }
+            Err(failure) if failure.class == Class::Held && without == WithoutHome::Temporary => {
+                Ok(Self::temporary())
+            }
+            Err(failure) if failure.class == Class::Local => {
+                screen.note(&format!(
+                    "! {}; this peer's identity will be forgotten",
+                    failure.line()
+                ));
+                Ok(Self::temporary())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn temporary() -> Self {
+        let identity = Identity::generate(&mut OsRandom::new());
+        Self {
+            dir: None,
+            identity,
+            is_temporary: true,
+            _lock: None,
+        }
+    }
+
+    /// The name to log in with: one that will be forgotten must not take a name for good.
+    fn user_name(&self, name: UserName) -> Result<UserName, Failure> {
+        if !self.is_temporary {
+            return Ok(name);
+        }
+        let digits = &self.identity.id().fingerprint().to_string()[..4];
+        let room = UserName::MAX_LEN - digits.len() - 1;
+        let cut = name.as_str().floor_char_boundary(room);
+        super::executor::parse_user(&format!("{}-{digits}", &name.as_str()[..cut]))
+    }
+}
+
+fn state_dir(global: &Global, role: &str) -> Option<PathBuf> {
+    let root = match &global.state_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            let strategy = strategy()?;
+            strategy.state_dir().unwrap_or_else(|| strategy.data_dir())
+        }
+    };
+    Some(root.join(role))
+}
+
+fn open(dir: &Path) -> Result<DirLock, Failure> {
+    create_private_dir(dir).map_err(|source| {
+        Failure::from(LockError::Io {
+            dir: dir.to_owned(),
+            source,
+        })
+    })?;
+    Ok(lock_dir(dir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracker_is_named_in_many_ways() {
+        for (text, host, port) in [
+            ("hub", "hub", 9000),
+            ("hub:1", "hub", 1),
+            ("192.168.1.100:65535", "192.168.1.100", 65535),
+            ("::1", "::1", 9000),
+            ("[::1]", "::1", 9000),
+            ("[fd00::1]:9001", "fd00::1", 9001),
+        ] {
+            assert_eq!(
+                parse_tracker(text).unwrap(),
+                (host.to_owned(), port),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            ":9000",
+            "hub:",
+            "hub:0",
+            "hub:65536",
+            "hub:x",
+            "[::1",
+            "a b",
+            "http://hub",
+        ] {
+            assert!(parse_tracker(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_forgotten_takes_no_name_for_good() {
+        let home = Home::temporary();
+        let name = home.user_name("hans".parse().unwrap()).unwrap();
+        assert!(name.as_str().starts_with("hans-") && name.as_str().len() == 9);
+        let long = home.user_name("ä".repeat(32).parse().unwrap()).unwrap();
+        assert!(long.as_str().len() <= UserName::MAX_LEN);
+    }
+}

@@ -1,0 +1,380 @@
+//! Every setting once: meaning, unit, default; flag > environment > file > default.
+//!
+//! Files are TOML; an unknown key is an error with its line, since a setting that is silently ignored is
+//! worse than none. `config/p2pfs.toml` shows every key with its default, and a test keeps it so.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use crate::nearest::nearest;
+
+/// Larger than any configuration, in bytes.
+const MAX_LEN: u64 = 1 << 20;
+/// The system's file, under the user's.
+const SYSTEM_FILE: &str = "/etc/p2pfs/config.toml";
+
+/// One file's settings; what it does not say is absent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which group.
+    pub group: GroupSection,
+    /// The tracker: where it listens, or where it is.
+    pub tracker: TrackerSection,
+    /// The peer.
+    pub peer: PeerSection,
+    /// What is tried again, and how often.
+    pub retry: RetrySection,
+}
+
+/// `[group]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupSection {
+    /// Separates groups; not a secret.
+    pub network: Option<String>,
+}
+
+/// `[tracker]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackerSection {
+    /// Where peers find it: `host` or `host:port`.
+    pub address: Option<String>,
+    /// Its key print; empty for the one met first.
+    pub key: Option<String>,
+    /// Address to listen on; empty for all.
+    pub bind: Option<String>,
+    /// Port to listen on, TCP and UDP.
+    pub port: Option<u16>,
+    /// Time between heartbeats.
+    pub heartbeat: Option<Span>,
+    /// Silence after which a peer counts as gone.
+    pub timeout: Option<Span>,
+    /// Most peers at the same time.
+    pub max_peers: Option<usize>,
+}
+
+/// `[peer]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerSection {
+    /// Name under which others see this peer; empty for the login name.
+    pub name: Option<String>,
+    /// Port to listen on: a number, a range, or 0 for any.
+    pub port: Option<String>,
+    /// Address to listen on; empty for all.
+    pub bind: Option<String>,
+    /// Where downloads go.
+    pub downloads: Option<PathBuf>,
+    /// What their names begin with.
+    pub prefix: Option<String>,
+    /// Share on what was downloaded.
+    pub seed: Option<bool>,
+}
+
+/// `[retry]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrySection {
+    /// Attempts in all.
+    pub attempts: Option<u32>,
+    /// Wait after the first.
+    pub first: Option<Span>,
+    /// How much longer each later wait is.
+    pub factor: Option<f64>,
+    /// Longest wait.
+    pub most: Option<Span>,
+}
+
+/// A duration as people write it: `2s`, `1m 30s`, `500ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|span| Duration::try_from(span).ok());
+        parsed
+            .map(Self)
+            .ok_or_else(|| format!("\"{text}\" is not a duration; write 2s, 500ms or 1m 30s"))
+    }
+}
+
+/// Why a configuration file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It says something that is not understood.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What, and what was probably meant.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The layers of files: `explicit` (must exist), then the user's, then the system's.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or understood.
+    pub fn load(explicit: Option<&Path>, user_file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut config = match explicit {
+            Some(path) => Self::read(path)?.ok_or_else(|| ConfigError::Read {
+                path: path.to_owned(),
+                reason: "there is no such file".to_owned(),
+            })?,
+            None => Self::default(),
+        };
+        for path in user_file.into_iter().chain([Path::new(SYSTEM_FILE)]) {
+            if let Some(lower) = Self::read(path)? {
+                config = config.over(lower);
+            }
+        }
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
+        let fail = |reason: String| ConfigError::Read {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error.to_string())),
+        };
+        let found = file.metadata().map_err(|error| fail(error.to_string()))?;
+        if !found.is_file() || found.len() > MAX_LEN {
+            return Err(fail("it is not a configuration file".to_owned()));
+        }
+        let mut text = String::new();
+        file.take(MAX_LEN)
+            .read_to_string(&mut text)
+            .map_err(|error| fail(error.to_string()))?;
+        Self::parse(&text, path).map(Some)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..at]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line,
+                message: explain(error.message()),
+            }
+        })
+    }
+
+    /// What `self` does not say, `lower` says.
+    fn over(self, lower: Self) -> Self {
+        macro_rules! over {
+            ($section:ident { $($key:ident),* }, $upper:expr, $lower:expr) => {
+                $section { $($key: $upper.$key.or($lower.$key)),* }
+            };
+        }
+        Self {
+            group: over!(GroupSection { network }, self.group, lower.group),
+            tracker: over!(
+                TrackerSection {
+                    address,
+                    key,
+                    bind,
+                    port,
+                    heartbeat,
+                    timeout,
+                    max_peers
+                },
+                self.tracker,
+                lower.tracker
+            ),
+            peer: over!(
+                PeerSection {
+                    name,
+                    port,
+                    bind,
+                    downloads,
+                    prefix,
+                    seed
+                },
+                self.peer,
+                lower.peer
+            ),
+            retry: over!(
+                RetrySection {
+                    attempts,
+                    first,
+                    factor,
+                    most
+                },
+                self.retry,
+                lower.retry
+            ),
+        }
+    }
+}
+
+/// The parser's words on one line, and for an unknown key the nearest one.
+fn explain(message: &str) -> String {
+    let line = message.replace('\n', " ");
+    let mut quoted = line.split('`').skip(1).step_by(2);
+    let Some(unknown) = line
+        .starts_with("unknown field")
+        .then(|| quoted.next())
+        .flatten()
+    else {
+        return line;
+    };
+    match nearest(unknown, quoted) {
+        Some(known) => format!("unknown key \"{unknown}\"; did you mean \"{known}\"?"),
+        None => format!("unknown key \"{unknown}\""),
+    }
+}
+
+/// An address from a setting in which an empty text means all.
+///
+/// # Errors
+/// When it is no address; the words say so.
+pub fn parse_bind(text: &str) -> Result<Option<IpAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| format!("\"{text}\" is not an IP address"))
+}
+
+/// A port, a range of ports, or 0 for any.
+///
+/// # Errors
+/// When it is neither; the words say so.
+pub fn parse_ports(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || format!("\"{text}\" is not a port; write 8001, 8001-8100 or 0");
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (
+        first.trim().parse().map_err(|_| wrong())?,
+        last.trim().parse().map_err(|_| wrong())?,
+    );
+    if first > last || (first == 0 && last != 0) {
+        Err(wrong())
+    } else {
+        Ok((first, last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("p2pfs.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_file_beside_the_source_names_every_key() {
+        let text = include_str!("../config/p2pfs.toml");
+        let config = parse(text).unwrap();
+        // A key that is missing there would show as None.
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("None"), "{shown}");
+        assert_eq!(config.tracker.port, Some(9000));
+        assert_eq!(config.tracker.heartbeat, Some(Span(Duration::from_secs(2))));
+        assert_eq!(config.peer.prefix.as_deref(), Some("downloaded_"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (text, wanted) in [
+            (
+                "[tracker]\nprot = 9000\n",
+                "p2pfs.toml:2: unknown key \"prot\"; did you mean \"port\"?",
+            ),
+            ("[tracker]\n\nport = \"x\"\n", "p2pfs.toml:3: "),
+            ("[tracker]\nport = 65536\n", "p2pfs.toml:2: "),
+            ("[tracker]\nport = -1\n", "p2pfs.toml:2: "),
+            (
+                "[peers]\n",
+                "p2pfs.toml:1: unknown key \"peers\"; did you mean \"peer\"?",
+            ),
+            (
+                "[tracker]\nheartbeat = \"soon\"\n",
+                "p2pfs.toml:2: \"soon\" is not a duration",
+            ),
+            ("[tracker\n", "p2pfs.toml:1: "),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(wanted), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn upper_layers_win_key_by_key() {
+        let upper = parse("[peer]\nname = \"ana\"\n").unwrap();
+        let lower = parse("[peer]\nname = \"bob\"\nseed = false\n[tracker]\nport = 1\n").unwrap();
+        let both = upper.over(lower);
+        assert_eq!(both.peer.name.as_deref(), Some("ana"));
+        assert_eq!((both.peer.seed, both.tracker.port), (Some(false), Some(1)));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Config::load(Some(dir.path()), None),
+            Err(ConfigError::Read { .. })
+        ));
+        let gone = dir.path().join("gone.toml");
+        assert!(Config::load(Some(&gone), None).is_err());
+        assert!(
+            Config::load(None, Some(&gone)).is_ok(),
+            "the user's file need not exist"
+        );
+        let huge = dir.path().join("huge.toml");
+        File::create(&huge).unwrap().set_len(1 << 30).unwrap();
+        assert!(Config::load(Some(&huge), None).is_err());
+    }
+
+    #[test]
+    fn ports_and_ranges() {
+        assert_eq!(parse_ports("8001"), Ok((8001, 8001)));
+        assert_eq!(parse_ports("8001-8100"), Ok((8001, 8100)));
+        assert_eq!(parse_ports("0"), Ok((0, 0)));
+        for wrong in ["", "x", "-1", "65536", "9-8", "0-9", "8001-"] {
+            assert!(parse_ports(wrong).is_err(), "{wrong}");
+        }
+    }
+}
