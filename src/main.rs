@@ -59,10 +59,11 @@ fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
 /// `p2pfs help json` is a topic, `p2pfs help search` a command.
 fn arguments() -> Vec<std::ffi::OsString> {
     let mut arguments: Vec<_> = std::env::args_os().collect();
-    if let [_, help, topic] = arguments.as_mut_slice() {
-        if help == "help" && topic.to_str().is_some_and(topics::is_topic) {
-            *help = "topic".into();
-        }
+    if let [_, help, topic] = arguments.as_mut_slice()
+        && help == "help"
+        && topic.to_str().is_some_and(topics::is_topic)
+    {
+        *help = "topic".into();
     }
     arguments
 }

@@ -85,10 +85,10 @@ pub fn passphrase(
         let passphrase = check(&text)?;
         judge(&passphrase, purpose)?;
         // A script cannot be asked again: only a slip in what is surely one of ours stops it.
-        if passphrase.expose().split(' ').count() >= WORDS {
-            if let Some(slip) = find_slip(&passphrase) {
-                return Err(Failure::usage(describe(&slip)));
-            }
+        if passphrase.expose().split(' ').count() >= WORDS
+            && let Some(slip) = find_slip(&passphrase)
+        {
+            return Err(Failure::usage(describe(&slip)));
         }
         return Ok(passphrase);
     }

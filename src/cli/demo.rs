@@ -87,7 +87,6 @@ impl Demo {
             .next()
             .unwrap_or_default()
             .to_owned();
-        let join = tracker.wait_for("Others join with:").await?;
         self.told(&format!("Tracker listening on {listening}"))?;
 
         let here = ["--tracker", &address, "--port", "0", "--bind", "127.0.0.1"];
@@ -142,17 +141,17 @@ impl Demo {
         self.told("equal on both sides")?;
         ana.stop().await;
         tracker.stop().await;
-        self.farewell(&name, &join)
+        self.farewell(&name)
     }
 
-    fn farewell(&self, name: &str, join: &str) -> Result<(), Failure> {
-        let key = join.split("--tracker-key ").nth(1).unwrap_or("KEY").trim();
+    fn farewell(&self, name: &str) -> Result<(), Failure> {
+        let name = crate::wire::text::safe(&shell_words::quote(name));
         self.screen.text(&format!(
             "\nOn three machines of your own you type, with one passphrase of yours:\n  \
              machine 1:  p2pfs tracker\n  \
-             machine 2:  p2pfs peer --tracker MACHINE1 --tracker-key {key} --share {name}\n  \
-             machine 3:  p2pfs get {name} --tracker MACHINE1 --tracker-key {key}\n\
-             (the tracker prints the line with its own address and key)"
+             machine 2:  p2pfs peer --tracker MACHINE1 --share {name}\n  \
+             machine 3:  p2pfs get {name} --tracker MACHINE1\n\
+             The tracker prints this line with its own address and key print, ready to be pasted."
         ))
     }
 

@@ -118,7 +118,7 @@ mod tests {
         let slip = |text: &str| find_slip(&parse(text)).map(|slip| (slip.typed, slip.meant));
         let named = |typed: &str, meant: &str| Some((typed.to_owned(), Some(meant.to_owned())));
         assert_eq!(
-            slip("horse stbale battery staff zebra zoo"),
+            slip("horse stbale battle abandon zebra zoo"),
             named("stbale", "stable")
         );
         assert_eq!(

@@ -101,7 +101,8 @@ impl Tree {
     }
 }
 
-const PAGE_LEN: usize = PAGE_ENTRIES as usize;
+const PAGE_LEN: usize = 1024;
+const _: () = assert!(PAGE_LEN as u64 == PAGE_ENTRIES);
 
 /// A page that does not fold to the value known for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -175,7 +176,7 @@ impl PartialTree {
     }
 
     fn entry(&self, level: u8, number: u32) -> Option<&Hash> {
-        let (index, entry) = (number / PAGE_ENTRIES as u32, number as usize % PAGE_LEN);
+        let (index, entry) = (number / 1024, number as usize % PAGE_LEN);
         self.pages.get(&HashPage { level, index })?.get(entry)
     }
 }
@@ -208,7 +209,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::pieces::PIECE_LEN;
 
     const MIB: usize = 1 << 20;
 
@@ -222,7 +222,7 @@ mod tests {
 
     fn tree(bytes: &[u8]) -> Tree {
         let layout = Layout::new(bytes.len() as u64).unwrap();
-        let pieces = layout.pieces().zip(bytes.chunks(PIECE_LEN as usize));
+        let pieces = layout.pieces().zip(bytes.chunks(MIB));
         Tree::new(
             layout,
             pieces

@@ -356,7 +356,7 @@ impl Task {
     fn handle_event(&mut self, event: attachment::Event) {
         match event {
             attachment::Event::Answered(id, request, response) => {
-                self.handle_answer(id, &request, *response)
+                self.handle_answer(id, &request, *response);
             }
             attachment::Event::Failed(id, request) => {
                 self.announcing = self

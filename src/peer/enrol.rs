@@ -204,14 +204,14 @@ async fn say_goodbye(stream: &mut TcpStream, sealer: &mut FrameSealer) {
 }
 
 fn check_key(target: &Target, membership: &Membership, found: &PeerId) -> Result<(), EnrolError> {
-    if let Some(expected) = target.key {
-        if !expected.is_of(found) {
-            return Err(EnrolError::OtherKey {
-                found: found.fingerprint(),
-                expected,
-                pinned_in: None,
-            });
-        }
+    if let Some(expected) = target.key
+        && !expected.is_of(found)
+    {
+        return Err(EnrolError::OtherKey {
+            found: found.fingerprint(),
+            expected,
+            pinned_in: None,
+        });
     }
     let Some(pins) = &target.pins else {
         return Ok(());

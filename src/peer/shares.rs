@@ -16,7 +16,7 @@ use super::event::ShareError;
 use crate::crypto::content::{Tree, hash_piece};
 use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
-use crate::wire::pieces::{Layout, PIECE_LEN};
+use crate::wire::pieces::Layout;
 use crate::wire::text::FileName;
 
 /// A file that we share.
@@ -37,10 +37,13 @@ pub struct Withdrawn {
     pub reason: String,
 }
 
+/// By name and content: two contents may bear one name.
+type Entries = BTreeMap<(FileName, ContentId), Arc<Entry>>;
+
 /// All shares of a peer; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shares {
-    entries: Arc<Mutex<BTreeMap<(FileName, ContentId), Arc<Entry>>>>,
+    entries: Arc<Mutex<Entries>>,
     withdrawn: mpsc::UnboundedSender<Withdrawn>,
 }
 
@@ -168,7 +171,7 @@ impl Shares {
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<(FileName, ContentId), Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,7 +243,7 @@ fn hash_file(path: &Path, name: Option<FileName>) -> Result<Entry, ShareError> {
     let found = file.metadata().map_err(io_error)?;
     let stamp = Stamp::of(&found);
     let layout = Layout::new(found.len()).map_err(|_| fail("it is larger than 1 PiB"))?;
-    let mut buffer = vec![0; PIECE_LEN.min(layout.len()) as usize];
+    let mut buffer = vec![0; layout.piece(0).map_or(0, |first| layout.piece_len(first))];
     let mut hashes = Vec::with_capacity(layout.count() as usize);
     for piece in layout.pieces() {
         let bytes = &mut buffer[..layout.piece_len(piece)];

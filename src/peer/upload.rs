@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
@@ -120,9 +120,7 @@ impl Upload {
                     Err(_) => break,
                 }
             }
-            let job = self
-                .next_job(std::mem::take(&mut spare), &mut ready)
-                .await?;
+            let job = self.start_next(std::mem::take(&mut spare))?;
             let prepared = match (job, ready.take()) {
                 (Some(job), Some(frames)) => {
                     let (prepared, sent) = tokio::join!(job, self.writer.send_sealed(&frames));
@@ -153,14 +151,10 @@ impl Upload {
     }
 
     /// Starts reading and sealing the next piece that is asked for.
-    async fn next_job(
+    fn start_next(
         &mut self,
         buffer: Vec<u8>,
-        ready: &mut Option<Vec<u8>>,
-    ) -> Result<
-        Option<impl Future<Output = Result<Prepared, ConnectionError>> + use<>>,
-        ConnectionError,
-    > {
+    ) -> Result<Option<JoinHandle<Prepared>>, ConnectionError> {
         while let Some((request, wanted)) = self.queue.pop_front() {
             // A file that was closed meanwhile: its requests are moot.
             let Some(file) = self.files.get_mut(&wanted.file) else {
@@ -170,29 +164,24 @@ impl Upload {
             let Some(sealer) = self.writer.lend_sealer() else {
                 return Err(ConnectionError::Violation("a stream that was ended"));
             };
-            let serving = Arc::clone(&file.serving);
-            let number = wanted.file;
-            let _ = ready;
-            let job =
-                spawn_blocking(move || prepare(sealer, buffer, &serving, number, request, piece));
-            return Ok(Some(async move {
-                job.await
-                    .map_err(|_| ConnectionError::Violation("a piece that could not be sealed"))
-            }));
+            let (serving, number) = (Arc::clone(&file.serving), wanted.file);
+            let job = move || prepare(sealer, buffer, &serving, number, request, piece);
+            return Ok(Some(spawn_blocking(job)));
         }
         Ok(None)
     }
 
     async fn take_prepared(
         &mut self,
-        prepared: Result<Prepared, ConnectionError>,
+        prepared: Result<Prepared, JoinError>,
     ) -> Result<Option<Vec<u8>>, ConnectionError> {
+        let unsealed = |_| ConnectionError::Violation("a piece that could not be sealed");
         let Prepared {
             sealer,
             frames,
             result,
             file,
-        } = prepared?;
+        } = prepared.map_err(unsealed)?;
         self.writer.return_sealer(sealer);
         if result == Err(Gone) {
             self.files.remove(&file);

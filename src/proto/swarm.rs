@@ -387,11 +387,10 @@ mod tests {
                     1 => swarm.remove_source(&peer(source)),
                     2 => swarm.piece_was_wrong(&peer(source)),
                     3 => swarm.handle_timeout(now),
-                    _ => if let Some(piece) = swarm.next_request(now, &peer(source)) {
-                        if piece.get() % 2 == 0 {
+                    _ => if let Some(piece) = swarm.next_request(now, &peer(source))
+                        && piece.get() % 2 == 0 {
                             arrived += u32::from(swarm.piece_arrived(now, &peer(source), piece) != Arrival::Duplicate);
-                        }
-                    },
+                        },
                 }
                 for source in swarm.sources.values() {
                     prop_assert!(source.owes.len() <= MAX_DEPTH);

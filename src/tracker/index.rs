@@ -162,9 +162,7 @@ impl Index {
             .filter(move |rank| is_term && *rank >= from.0)
             .flat_map(move |rank| {
                 let first = if rank == from.0 { from.1 } else { NameId(0) };
-                self.of_rank(&term, rank, first)
-                    .into_iter()
-                    .map(move |id| (rank, id))
+                self.of_rank(&term, rank, first).map(move |id| (rank, id))
             })
     }
 

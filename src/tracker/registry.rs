@@ -418,10 +418,10 @@ impl Registry {
         self.users.insert(folded.clone(), peer);
         if self.reserved.insert(folded.clone(), peer).is_none() {
             self.reserved_order.push_back(folded);
-            if self.reserved_order.len() > MAX_RESERVED {
-                if let Some(oldest) = self.reserved_order.pop_front() {
-                    self.reserved.remove(&oldest);
-                }
+            if self.reserved_order.len() > MAX_RESERVED
+                && let Some(oldest) = self.reserved_order.pop_front()
+            {
+                self.reserved.remove(&oldest);
             }
         }
     }

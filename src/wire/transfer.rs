@@ -182,7 +182,7 @@ impl<'a> Frame<'a> {
             }
             Self::Absent { file } => out.extend(head(KIND_ABSENT, *file, 0)),
             Self::AskHashes { file, page } => {
-                out.extend(head(KIND_ASK_HASHES, *file, page.to_offset()))
+                out.extend(head(KIND_ASK_HASHES, *file, page.to_offset()));
             }
             Self::Hashes { file, page, hashes } => {
                 out.extend(head(KIND_HASHES, *file, page.to_offset()));
