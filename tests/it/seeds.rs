@@ -1,0 +1,213 @@
+//! The sessions of the programs that p2pfs unites, as their users typed them, with three processes.
+
+use std::time::Duration;
+
+use rexpect::process::PtyProcess;
+use std::io::{Read as _, Write as _};
+
+use crate::support::{Group, PASSPHRASE, assert_same, names_in};
+
+#[test]
+fn peer_connect_fs_line_by_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("song.mp3", 3_000_000, 1);
+    let mut yoda = group.peer("yoda", &address, &[]);
+    let mut hans = group.peer("hans", &address, &[]);
+
+    yoda.say("pub song.mp3");
+    yoda.wait_for("Sharing song.mp3, 2.9 MiB, b3:");
+    yoda.say("lpf");
+    yoda.wait_for("song.mp3");
+
+    hans.say("lap");
+    hans.wait_for("hans");
+    hans.wait_for("yoda");
+    hans.say("sch ONG.M");
+    let hit = hans.wait_for("song.mp3");
+    assert!(hit.contains("yoda"), "{hit}");
+    hans.say("get song.mp3");
+    let done = hans.wait_for("Download successful: song.mp3");
+    assert!(
+        done.contains("from 1 peer") && done.contains("verified"),
+        "{done}"
+    );
+    assert_same(&group.path("hans/downloaded_song.mp3"), &file, 3_000_000);
+
+    yoda.say("unp song.mp3");
+    yoda.wait_for("Not sharing song.mp3 any more");
+    hans.say("unp song.mp3");
+    hans.wait_for("Not sharing song.mp3 any more");
+    hans.say("sch song");
+    hans.wait_for("nothing matches \"song\"");
+
+    yoda.say("xit");
+    assert_eq!(yoda.exit_within(Duration::from_secs(5)), Some(0));
+    hans.say("lap");
+    hans.wait_for("USER");
+    hans.wait_for("hans");
+    hans.say("sch x");
+    hans.wait_for("nothing matches");
+    let after = hans.output();
+    let last_table = after.rsplit("USER").next().unwrap();
+    assert!(
+        !last_table.contains("yoda"),
+        "who left is gone at once:\n{after}"
+    );
+}
+
+#[test]
+fn p2p_file_transfer_line_by_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("report.pdf", 1_234_567, 2);
+    let mut seeder = group.peer("seeder", &address, &[]);
+    let mut leecher = group.peer("leecher", &address, &[]);
+
+    seeder.say("add report.pdf");
+    seeder.wait_for("Sharing report.pdf, 1.2 MiB, b3:");
+    seeder.say("list");
+    seeder.wait_for("1.2 MiB");
+
+    leecher.say("search report");
+    leecher.wait_for("report.pdf");
+    leecher.say("peers");
+    leecher.wait_for("report.pdf is at:");
+    leecher.wait_for("seeder");
+    leecher.say("all_files");
+    leecher.wait_for("report.pdf");
+    leecher.say("download report.pdf");
+    leecher.wait_for("Download successful: report.pdf");
+    assert_same(
+        &group.path("leecher/downloaded_report.pdf"),
+        &file,
+        1_234_567,
+    );
+    leecher.say("list");
+    leecher.wait_for("downloaded_report.pdf");
+    leecher.say("download nothing.txt");
+    leecher.wait_for("nobody shares \"nothing.txt\"");
+    leecher.say("help");
+    leecher.wait_for("all_files");
+    leecher.say("quit");
+    assert_eq!(leecher.exit_within(Duration::from_secs(5)), Some(0));
+    seeder.end_input();
+    assert_eq!(
+        seeder.exit_within(Duration::from_secs(5)),
+        Some(0),
+        "the end of the input is a goodbye"
+    );
+}
+
+/// A terminal with a p2pfs in it.
+struct Terminal {
+    process: PtyProcess,
+    screen: String,
+}
+
+impl Terminal {
+    fn start(group: &Group, state: &str, args: &[&str]) -> Self {
+        let mut command = group.command(state);
+        command
+            .args(args)
+            .env("TERM", "xterm")
+            .env_remove("P2PFS_PASSPHRASE_FILE");
+        let process = PtyProcess::new(command).unwrap();
+        Self {
+            process,
+            screen: String::new(),
+        }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let mut handle = self.process.get_file_handle().unwrap();
+        let mut bytes = [0; 4096];
+        while !self.screen.contains(text) {
+            match handle.read(&mut bytes) {
+                Ok(len) if len > 0 => self
+                    .screen
+                    .push_str(&String::from_utf8_lossy(&bytes[..len])),
+                _ => panic!("no \"{text}\" on the screen:\n{}", self.screen),
+            }
+        }
+        let end = self.screen.find(text).unwrap() + text.len();
+        self.screen.drain(..end);
+    }
+
+    fn type_line(&mut self, line: &str) {
+        let mut handle = self.process.get_file_handle().unwrap();
+        handle.write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn the_questions_of_p2p_file_transfer_at_a_terminal() {
+    let group = Group::new();
+    let mut tracker = Terminal::start(&group, "tracker", &[]);
+    tracker.wait_for("Passphrase");
+    tracker.type_line(PASSPHRASE);
+    tracker.wait_for("Run as (t)racker or (p)eer?");
+    tracker.type_line("x");
+    tracker.wait_for("Run as (t)racker or (p)eer?");
+    tracker.type_line("t");
+    tracker.wait_for("Port");
+    tracker.type_line("39017");
+    tracker.wait_for("Tracker listening on ");
+    assert!(!tracker.screen.contains("zebra"));
+
+    let file = group.file("talk.mp4", 100_000, 3);
+    let mut seeder = group.peer("seeder", "127.0.0.1:39017", &[]);
+    seeder.say(&format!("add {}", file.display()));
+    seeder.wait_for("Sharing talk.mp4");
+
+    let mut peer = Terminal::start(&group, "peer", &[]);
+    peer.wait_for("Passphrase");
+    peer.type_line(PASSPHRASE);
+    peer.wait_for("(p)eer?");
+    peer.type_line("p");
+    peer.wait_for("Tracker host");
+    peer.type_line("127.0.0.1");
+    peer.wait_for("Port");
+    peer.type_line("39017");
+    peer.wait_for("Your name");
+    peer.type_line("vader");
+    peer.wait_for("Joined 127.0.0.1:39017 as vader");
+    peer.wait_for("P2P> ");
+    peer.type_line("search TALK");
+    peer.wait_for("talk.mp4");
+    peer.type_line("download talk.mp4");
+    peer.wait_for("Download successful: talk.mp4");
+    peer.type_line("quit");
+    let status = peer.process.wait().unwrap();
+    assert!(
+        matches!(status, rexpect::process::WaitStatus::Exited(_, 0)),
+        "{status:?}"
+    );
+    assert!(names_in(group.dir.path()).contains(&"downloaded_talk.mp4".to_owned()));
+}
+
+#[test]
+fn the_demo_shows_every_step() {
+    let group = Group::new();
+    let file = group.file("a picture.png", 2_000_000, 4);
+    let output = group
+        .command("demo")
+        .args(["demo", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let shown = crate::support::text(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{shown}{}",
+        crate::support::text(&output.stderr)
+    );
+    for step in [
+        "Tracker listening on",
+        "Sharing a picture.png",
+        "Download successful",
+        "equal on both sides",
+        "machine 3:",
+    ] {
+        assert!(shown.contains(step), "{step} is missing in:\n{shown}");
+    }
+}

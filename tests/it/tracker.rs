@@ -1,0 +1,169 @@
+//! The tracker as its peers see it: silence, restart, stalls, names.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Group, Process, assert_same, names_in, text, wait_until};
+
+const FILES: usize = 100;
+
+/// The people that `lap` lists, asked by `process`.
+fn people(process: &mut Process) -> String {
+    process.say("lap");
+    process.wait_for("USER");
+    process.say("search no-such-file");
+    process.wait_for("nothing matches");
+    let output = process.output();
+    output.rsplit("USER").next().unwrap().to_owned()
+}
+
+#[test]
+fn row_32_a_restarted_tracker_has_everybody_back_and_transfers_never_stop() {
+    let group = Group::new();
+    let (mut tracker, address) = group.tracker();
+    let large = group.file("large.bin", 600 << 20, 1);
+    let mut peers = Vec::new();
+    for name in ["ana", "bob", "eve"] {
+        let mut peer = group.peer(name, &address, &["--no-seed"]);
+        for number in 0..FILES {
+            group.file(
+                &format!("{name}.d/{name}-{number}.txt"),
+                10 + number as u64,
+                1,
+            );
+            peer.say(&format!("add {name}.d/{name}-{number}.txt"));
+        }
+        peer.wait_for(&format!("Sharing {name}-{}.txt", FILES - 1));
+        peers.push(peer);
+    }
+    peers[0].say(&format!("add {}", large.display()));
+    peers[0].wait_for("Sharing large.bin");
+    peers[1].say("download large.bin");
+    wait_until("the transfer runs", || {
+        names_in(&group.path("bob"))
+            .iter()
+            .any(|name| name.ends_with(".part"))
+    });
+
+    tracker.kill();
+    let done = peers[1].wait_for("Download successful");
+    assert!(done.contains("from 1 peer"), "{done}");
+    assert_same(&group.path("bob/downloaded_large.bin"), &large, 600 << 20);
+    peers[2].wait_for("the tracker is lost");
+
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    let (_tracker, _) = group.tracker_on(port);
+    let restarted = Instant::now();
+    for name in ["ana", "bob", "eve"] {
+        loop {
+            let listed = text(&group.once(&address, &["list", name]).stdout);
+            let found = listed
+                .lines()
+                .filter(|line| line.contains(&format!("{name}-")))
+                .count();
+            if found == FILES {
+                break;
+            }
+            assert!(
+                restarted.elapsed() < Duration::from_secs(15),
+                "{name}: {found} files after 15 s"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_killed_peer_is_gone_within_the_silence_limit() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.txt", 10, 1);
+    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    ana.wait_for("Sharing");
+    let mut bob = group.peer("bob", &address, &[]);
+    assert!(people(&mut bob).contains("ana"));
+    ana.kill();
+    let killed = Instant::now();
+    while people(&mut bob).contains("ana") {
+        assert!(
+            killed.elapsed() < Duration::from_secs(6),
+            "3 s of silence, and a sweep"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(killed.elapsed() > Duration::from_millis(500));
+    bob.say("search x.txt");
+    bob.wait_for("nothing matches \"x.txt\"");
+}
+
+#[test]
+fn a_peer_that_was_stopped_comes_back_with_all_its_files() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.txt", 10, 1);
+    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    ana.wait_for("Sharing");
+    let mut bob = group.peer("bob", &address, &[]);
+    ana.signal(Signal::STOP);
+    wait_until("a silent peer is hidden", || {
+        !people(&mut bob).contains("ana")
+    });
+    ana.signal(Signal::CONT);
+    wait_until("it is back", || people(&mut bob).contains("ana"));
+    bob.say("search x.txt");
+    bob.wait_for("ana");
+}
+
+#[test]
+fn a_tracker_that_was_stopped_loses_nobody() {
+    let group = Group::new();
+    let (tracker, address) = group.tracker();
+    let mut ana = group.peer("ana", &address, &[]);
+    let mut bob = group.peer("bob", &address, &[]);
+    assert!(people(&mut bob).contains("ana"));
+    tracker.signal(Signal::STOP);
+    ana.wait_for("the tracker is lost");
+    bob.wait_for("the tracker is lost");
+    tracker.signal(Signal::CONT);
+    ana.wait_for("the tracker is back");
+    bob.wait_for("the tracker is back");
+    let people = people(&mut bob);
+    assert!(people.contains("ana") && people.contains("bob"), "{people}");
+}
+
+#[test]
+fn row_18_a_name_in_use_is_refused_with_since_and_whence() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let _ana = group.peer("ana", &address, &[]);
+    let args = [
+        "peers",
+        "--tracker",
+        &address,
+        "--port",
+        "0",
+        "--name",
+        "ANA",
+    ];
+    let output = group.command("thief").args(args).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("in use") && said.contains("127.0.0.1") && said.contains("--name"),
+        "{said}"
+    );
+}
+
+#[test]
+fn row_38_a_member_that_asks_too_fast_is_told_so() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let mut ana = group.peer("ana", &address, &[]);
+    for _ in 0..200 {
+        ana.say("search x");
+    }
+    ana.wait_for("too fast, wait");
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.say("search x");
+    bob.wait_for("nothing matches \"x\"");
+}

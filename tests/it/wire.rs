@@ -1,0 +1,76 @@
+//! A whole session, captured: nothing of it can be read.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Group, assert_same, need, wait_until};
+
+/// Shows: a capture of everything on loopback holds no name, no text and no byte of a file.
+/// How: tshark records while three processes share, search and fetch a file full of one phrase.
+#[test]
+fn a_capture_holds_nothing_that_can_be_read() {
+    need("tshark");
+    let group = Group::new();
+    let capture = group.path("capture.pcapng");
+    let mut tshark = Command::new("tshark")
+        .args(["-i", "lo", "-w", capture.to_str().unwrap(), "-q"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("tshark records", || {
+        capture.metadata().is_ok_and(|found| found.len() > 0)
+    });
+
+    let (_tracker, address) = group.tracker();
+    let phrase = "the quick brown phrase that only this file holds ";
+    let path = group.path("unmistakable-name.txt");
+    std::fs::write(&path, phrase.repeat(60_000)).unwrap();
+    let mut seeder = group.peer("seederella", &address, &["--share", path.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let mut leecher = group.peer("leecherella", &address, &[]);
+    leecher.say("search unmistakable");
+    leecher.wait_for("unmistakable-name.txt");
+    leecher.say("download unmistakable-name.txt");
+    leecher.wait_for("Download successful");
+    let len = path.metadata().unwrap().len();
+    assert_same(
+        &group.path("leecherella/downloaded_unmistakable-name.txt"),
+        &path,
+        len,
+    );
+
+    wait_until("the capture holds the transfer", || {
+        capture.metadata().unwrap().len() > len
+    });
+    let pid = rustix::process::Pid::from_child(&tshark);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    wait_until("tshark has written everything", || {
+        tshark.try_wait().unwrap().is_some()
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    let captured = std::fs::read(&capture).unwrap();
+    let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
+    assert!(
+        contains(&captured, &port.to_be_bytes()),
+        "our own traffic is in it"
+    );
+    for text in [
+        phrase,
+        "unmistakable",
+        "seederella",
+        "leecherella",
+        "zebra",
+        "abandon stable",
+        "p2pfs",
+    ] {
+        assert!(
+            !contains(&captured, text.as_bytes()),
+            "\"{text}\" can be read on the wire"
+        );
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(bytes, part).is_some()
+}
