@@ -1,8 +1,9 @@
 //! Sockets as both tracker and peers want them: IPv6 and IPv4 on one, and the handshake's listening side.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,11 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::crypto::handshake::{Accepted, Local, Responder, ResponderError};
 use crate::crypto::kdf::EnvelopeKeys;
 use crate::crypto::random::OsRandom;
-use crate::proto::gate::{Gate, Outcome, Pass};
+use crate::proto::gate::{Entry, Gate, Outcome, PassId};
 use crate::wire::packet::{CONFIRM_LEN, HELLO_LEN};
 
 /// A stranger is heard for this long, whatever it says, and then the connection is closed.
@@ -97,9 +99,15 @@ fn bound_to(ip: IpAddr, port: u16, kind: Type, protocol: Protocol) -> io::Result
 /// The listening side of handshakes, within their limits.
 #[derive(Clone)]
 pub struct Doorkeeper {
-    gate: Arc<Mutex<Gate>>,
+    hall: Arc<Mutex<Hall>>,
     processors: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+}
+
+struct Hall {
+    gate: Gate,
+    /// Tells a visitor that it has to make room.
+    evictions: HashMap<PassId, CancellationToken>,
 }
 
 impl Default for Doorkeeper {
@@ -113,8 +121,12 @@ impl Doorkeeper {
     #[must_use]
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let hall = Hall {
+            gate: Gate::new(Instant::now()),
+            evictions: HashMap::new(),
+        };
         Self {
-            gate: Arc::new(Mutex::new(Gate::new(Instant::now()))),
+            hall: Arc::new(Mutex::new(hall)),
             processors: Arc::new(Semaphore::new((cores / 2).max(1))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }
@@ -123,16 +135,23 @@ impl Doorkeeper {
     /// May this connection begin? `None`: drop it.
     #[must_use]
     pub fn enter(&self, ip: IpAddr) -> Option<Visitor> {
-        let pass = self.gate().enter(Instant::now(), ip)?;
+        let mut hall = self.hall();
+        let Entry { pass, evicted } = hall.gate.enter(Instant::now(), ip)?;
+        if let Some(token) = evicted.and_then(|evicted| hall.evictions.remove(&evicted)) {
+            token.cancel();
+        }
+        let evicted = CancellationToken::new();
+        hall.evictions.insert(pass, evicted.clone());
         Some(Visitor {
             door: self.clone(),
-            pass: Some(pass),
+            pass,
+            evicted,
             outcome: Outcome::Unanswered,
         })
     }
 
-    fn gate(&self) -> std::sync::MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hall(&self) -> MutexGuard<'_, Hall> {
+        self.hall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,15 +166,16 @@ pub trait Host: Send + Sync + 'static {
 /// One connection that was let in, until its handshake is over.
 pub struct Visitor {
     door: Doorkeeper,
-    pass: Option<Pass>,
+    pass: PassId,
+    evicted: CancellationToken,
     outcome: Outcome,
 }
 
 impl Drop for Visitor {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            self.door.gate().leave(Instant::now(), pass, self.outcome);
-        }
+        let mut hall = self.door.hall();
+        hall.evictions.remove(&self.pass);
+        hall.gate.leave(Instant::now(), self.pass, self.outcome);
     }
 }
 
@@ -168,9 +188,13 @@ impl Visitor {
         host: Arc<impl Host>,
     ) -> Option<Accepted> {
         let deadline = Deadline::now() + STRANGER_TIME;
-        let accepted = self.try_hands(stream, host, deadline).await;
+        let evicted = self.evicted.clone();
+        let accepted = tokio::select! {
+            accepted = self.try_hands(stream, host, deadline) => accepted,
+            () = evicted.cancelled() => return None,
+        };
         if accepted.is_none() {
-            // The gate is left first: whoever is mute shall not keep others out.
+            // The place is given back first: whoever is mute shall not keep others out.
             drop(self);
             discard_until(stream, deadline).await;
         }
@@ -188,6 +212,7 @@ impl Visitor {
             .await
             .ok()?
             .ok()?;
+        self.door.hall().gate.note_m1(self.pass);
         let Ok(_place) = Arc::clone(&self.door.waiting).try_acquire_owned() else {
             let m2 = Responder::busy(&host.envelopes(), &m1, &mut OsRandom::new())?;
             timeout_at(deadline, stream.write_all(&*m2))
@@ -196,7 +221,7 @@ impl Visitor {
                 .ok()?;
             return None;
         };
-        let wait = self.door.gate().wait(Instant::now());
+        let wait = self.door.hall().gate.wait(Instant::now());
         sleep(wait).await;
         let processor = Arc::clone(&self.door.processors)
             .acquire_owned()

@@ -183,6 +183,7 @@ pub fn safe_file_name(prefix: &str, name: &str, copy: u32) -> String {
         .collect();
     let options = Options {
         length_limit: room,
+        trim_more_punctuation: false,
         ..Options::DEFAULT
     };
     let trimmed = plain.trim_end_matches(ENDS_NO_NAME);

@@ -5,7 +5,7 @@
 //! alone and goes away has guessed as well. Completed handshakes earn some failures back, so that a crowd
 //! with a bad network does not lock itself out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -28,16 +28,33 @@ const MAX_SOURCES: usize = 65_536;
 /// The limits of one listener.
 #[derive(Debug)]
 pub struct Gate {
-    in_progress: HashMap<Source, usize>,
-    total: usize,
+    /// Handshakes in progress, the oldest first.
+    places: BTreeMap<PassId, Place>,
+    next: u64,
     failures: Bucket,
     failures_by_source: Buckets<Source>,
     banned: HashMap<Source, Instant>,
 }
 
-/// A handshake that was let through; to be handed back when it is over.
 #[derive(Debug)]
-pub struct Pass(Source);
+struct Place {
+    source: Source,
+    /// m1 came: from now on the handshake is not given up for another one.
+    has_spoken: bool,
+}
+
+/// A handshake that was let through; to be handed back when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PassId(u64);
+
+/// A handshake that may begin, and the one that has to end for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The new one.
+    pub pass: PassId,
+    /// The oldest that has not said anything yet, when places are short.
+    pub evicted: Option<PassId>,
+}
 
 /// How a handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +72,8 @@ impl Gate {
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
-            in_progress: HashMap::new(),
-            total: 0,
+            places: BTreeMap::new(),
+            next: 0,
             failures: Bucket::new(FAILURES, now),
             failures_by_source: Buckets::new(FAILURES_PER_SOURCE, MAX_SOURCES),
             banned: HashMap::new(),
@@ -64,22 +81,53 @@ impl Gate {
     }
 
     /// May a connection from `ip` begin? `None`: close it.
-    pub fn enter(&mut self, now: Instant, ip: IpAddr) -> Option<Pass> {
+    pub fn enter(&mut self, now: Instant, ip: IpAddr) -> Option<Entry> {
         let source = Source::of(ip);
         if self.banned.get(&source).is_some_and(|until| now < *until) {
             return None;
         }
         self.banned.remove(&source);
-        let here = self.in_progress.entry(source).or_insert(0);
-        if self.total >= MAX_IN_PROGRESS || *here >= MAX_PER_SOURCE {
-            if *here == 0 {
-                self.in_progress.remove(&source);
-            }
-            return None;
+        let here = self
+            .places
+            .values()
+            .filter(|place| place.source == source)
+            .count();
+        // Those who keep silent make room for those who may not: from the same source first.
+        let evicted = if here >= MAX_PER_SOURCE {
+            Some(self.oldest_mute(|place| place.source == source)?)
+        } else if self.places.len() >= MAX_IN_PROGRESS {
+            Some(self.oldest_mute(|_| true)?)
+        } else {
+            None
+        };
+        if let Some(evicted) = evicted {
+            self.places.remove(&evicted);
         }
-        *here += 1;
-        self.total += 1;
-        Some(Pass(source))
+        let pass = PassId(self.next);
+        self.next += 1;
+        self.places.insert(
+            pass,
+            Place {
+                source,
+                has_spoken: false,
+            },
+        );
+        Some(Entry { pass, evicted })
+    }
+
+    /// m1 came in full.
+    pub fn note_m1(&mut self, pass: PassId) {
+        if let Some(place) = self.places.get_mut(&pass) {
+            place.has_spoken = true;
+        }
+    }
+
+    fn oldest_mute(&self, is_meant: impl Fn(&Place) -> bool) -> Option<PassId> {
+        let mut mute = self
+            .places
+            .iter()
+            .filter(|(_, place)| !place.has_spoken && is_meant(place));
+        mute.next().map(|(pass, _)| *pass)
     }
 
     /// How long an m1 has to wait before it is answered: not at all, as long as failures are few.
@@ -87,15 +135,11 @@ impl Gate {
         self.failures.wait(now)
     }
 
-    /// A handshake is over.
-    pub fn leave(&mut self, now: Instant, Pass(source): Pass, outcome: Outcome) {
-        self.total -= 1;
-        if let Some(here) = self.in_progress.get_mut(&source) {
-            *here -= 1;
-            if *here == 0 {
-                self.in_progress.remove(&source);
-            }
-        }
+    /// A handshake is over; one that was evicted has left already.
+    pub fn leave(&mut self, now: Instant, pass: PassId, outcome: Outcome) {
+        let Some(Place { source, .. }) = self.places.remove(&pass) else {
+            return;
+        };
         match outcome {
             Outcome::Completed => self.failures.give(1.0 / COMPLETED_PER_FAILURE),
             Outcome::Failed => self.count_failure(now, source),
@@ -129,15 +173,33 @@ mod tests {
     }
 
     #[test]
-    fn one_source_cannot_take_all_places() {
+    fn one_source_has_its_places_and_the_mute_make_room() {
         let now = Instant::now();
         let mut gate = Gate::new(now);
-        let passes: Vec<_> = (0..100).filter_map(|_| gate.enter(now, ip(1))).collect();
-        assert_eq!(passes.len(), MAX_PER_SOURCE);
-        assert!(gate.enter(now, ip(2)).is_some());
-        for pass in passes {
-            gate.leave(now, pass, Outcome::Unanswered);
+        let entries: Vec<_> = (0..100).map(|_| gate.enter(now, ip(1)).unwrap()).collect();
+        assert!(
+            entries[..MAX_PER_SOURCE]
+                .iter()
+                .all(|entry| entry.evicted.is_none())
+        );
+        assert_eq!(entries[MAX_PER_SOURCE].evicted, Some(entries[0].pass));
+        assert_eq!(gate.places.len(), MAX_PER_SOURCE);
+        for entry in &entries {
+            gate.note_m1(entry.pass);
         }
+        assert_eq!(
+            gate.enter(now, ip(1)),
+            None,
+            "who has spoken is not given up"
+        );
+        assert!(gate.enter(now, ip(2)).is_some());
+        gate.leave(now, entries[0].pass, Outcome::Failed);
+        assert_eq!(
+            gate.enter(now, ip(1)),
+            None,
+            "the evicted one had no place to give back"
+        );
+        gate.leave(now, entries[99].pass, Outcome::Unanswered);
         assert!(gate.enter(now, ip(1)).is_some());
     }
 
@@ -145,9 +207,10 @@ mod tests {
     fn all_places_are_bounded() {
         let now = Instant::now();
         let mut gate = Gate::new(now);
-        let taken = (0..1000).filter_map(|n| gate.enter(now, ip(n))).count();
-        assert_eq!(taken, MAX_IN_PROGRESS);
-        assert!(gate.in_progress.len() <= MAX_IN_PROGRESS);
+        for n in 0..1000 {
+            assert!(gate.enter(now, ip(n)).is_some());
+            assert!(gate.places.len() <= MAX_IN_PROGRESS);
+        }
     }
 
     #[test]
@@ -155,8 +218,8 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::new(now);
         let mut guesses = 0;
-        while let Some(pass) = gate.enter(now, ip(1)) {
-            gate.leave(now, pass, Outcome::Failed);
+        while let Some(entry) = gate.enter(now, ip(1)) {
+            gate.leave(now, entry.pass, Outcome::Failed);
             guesses += 1;
         }
         assert_eq!(guesses, 20);
@@ -171,14 +234,14 @@ mod tests {
         let mut gate = Gate::new(now);
         for n in 0..200 {
             assert!(gate.wait(now).is_zero());
-            let pass = gate.enter(now, ip(n)).unwrap();
-            gate.leave(now, pass, Outcome::Failed);
+            let entry = gate.enter(now, ip(n)).unwrap();
+            gate.leave(now, entry.pass, Outcome::Failed);
         }
         assert!(!gate.wait(now).is_zero());
         assert!(gate.wait(now + SECOND / 5).is_zero());
         for n in 0..10 {
-            let pass = gate.enter(now, ip(1000 + n)).unwrap();
-            gate.leave(now, pass, Outcome::Completed);
+            let entry = gate.enter(now, ip(1000 + n)).unwrap();
+            gate.leave(now, entry.pass, Outcome::Completed);
         }
         assert!(
             gate.wait(now + SECOND / 1000).is_zero(),

@@ -398,7 +398,7 @@ fn objects_for_scripts_are_one_a_line() {
             .map(|line| serde_json::from_str(line).expect(line))
             .collect()
     };
-    let found = objects(&group.once(&address, &["--json", "search", "A.T"]));
+    let found = objects(&group.once(&address, &["search", "A.T", "--json"]));
     assert_eq!(
         (found[0]["v"].as_u64(), found[0]["type"].as_str()),
         (Some(1), Some("file"))
@@ -411,14 +411,14 @@ fn objects_for_scripts_are_one_a_line() {
     let out = group.folder("out");
     let got = objects(&group.once(
         &address,
-        &["--json", "get", "a.txt", "--out", out.to_str().unwrap()],
+        &["get", "a.txt", "--json", "--out", out.to_str().unwrap()],
     ));
     let last = got.last().unwrap();
     assert_eq!(
         (last["type"].as_str(), last["ok"].as_bool()),
         (Some("result"), Some(true))
     );
-    let failed = group.once(&address, &["--json", "search", "zzz"]);
+    let failed = group.once(&address, &["search", "zzz", "--json"]);
     let last = objects(&failed).pop().unwrap();
     assert_eq!(
         (last["type"].as_str(), last["code"].as_u64()),

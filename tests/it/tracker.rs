@@ -12,10 +12,17 @@ const FILES: usize = 100;
 fn people(process: &mut Process) -> String {
     process.say("lap");
     process.wait_for("USER");
-    process.say("search no-such-file");
-    process.wait_for("nothing matches");
+    process.say("id");
+    process.wait_for("tracker  ");
     let output = process.output();
-    output.rsplit("USER").next().unwrap().to_owned()
+    output
+        .rsplit("USER")
+        .next()
+        .unwrap()
+        .split("you ")
+        .next()
+        .unwrap()
+        .to_owned()
 }
 
 #[test]

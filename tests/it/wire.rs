@@ -13,7 +13,15 @@ fn a_capture_holds_nothing_that_can_be_read() {
     let group = Group::new();
     let capture = group.path("capture.pcapng");
     let mut tshark = Command::new("tshark")
-        .args(["-i", "lo", "-w", capture.to_str().unwrap(), "-q"])
+        .args([
+            "-i",
+            "lo",
+            "-w",
+            capture.to_str().unwrap(),
+            "-q",
+            "-B",
+            "64",
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
