@@ -89,8 +89,8 @@ enum Phase {
     Live,
     /// RESUME goes out at `next`, for the `tries`th time of this round.
     Resuming { tries: usize, next: Instant },
-    /// The driver dials.
-    Dialing,
+    /// The driver dials; a last RESUME runs beside it and usually wins, when the tracker is back.
+    Dialing { has_resumed: bool },
     /// A round failed; the next one begins at `next`.
     Waiting { next: Instant },
 }
@@ -156,8 +156,12 @@ impl Attachment {
         attachment
     }
 
-    /// The handshake asked for by [`Event::NeedHandshake`] succeeded.
+    /// The handshake asked for by [`Event::NeedHandshake`] succeeded; it is let go when the tracker has
+    /// answered in another way meanwhile.
     pub fn attach(&mut self, now: Instant, established: Established) {
+        if !matches!(self.phase, Phase::Dialing { .. }) {
+            return;
+        }
         let Established {
             session,
             keys,
@@ -173,7 +177,7 @@ impl Attachment {
 
     /// The handshake asked for by [`Event::NeedHandshake`] failed.
     pub fn dial_failed(&mut self, now: Instant, failure: DialFailure) {
-        if !matches!(self.phase, Phase::Dialing) {
+        if !matches!(self.phase, Phase::Dialing { .. }) {
             return;
         }
         let wait = match failure {
@@ -253,7 +257,8 @@ impl Attachment {
         let phase = match self.phase {
             Phase::Live => self.renew_at,
             Phase::Resuming { next, .. } | Phase::Waiting { next } => next,
-            Phase::Dialing => now + RENEW_AFTER,
+            Phase::Dialing { has_resumed: false } => now,
+            Phase::Dialing { .. } => now + RENEW_AFTER,
         };
         let rhythm = self.session.rhythm();
         let silence = self.session.unanswered_since().and_then(|since| {
@@ -379,20 +384,27 @@ impl Attachment {
     }
 
     fn dial(&mut self) {
-        self.phase = Phase::Dialing;
+        self.phase = Phase::Dialing {
+            has_resumed: self.resumable.is_none(),
+        };
         self.events.push_back(Event::NeedHandshake);
     }
 
     fn poll_resume(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let Phase::Resuming { tries, next } = self.phase else {
+        let Some(resumable) = &self.resumable else {
             return false;
         };
-        let (Some(resumable), Some(wait)) = (&self.resumable, RESUME_WAITS.get(tries)) else {
-            return false;
+        let after = match self.phase {
+            Phase::Resuming { tries, next } if now >= next => match RESUME_WAITS.get(tries) {
+                Some(wait) => Phase::Resuming {
+                    tries: tries + 1,
+                    next: now + *wait,
+                },
+                None => return false,
+            },
+            Phase::Dialing { has_resumed: false } => Phase::Dialing { has_resumed: true },
+            _ => return false,
         };
-        if now < next {
-            return false;
-        }
         let (unix_ms, at) = self.tracker_clock;
         let passed =
             u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX);
@@ -405,10 +417,7 @@ impl Attachment {
         );
         self.resuming.push(resuming);
         out.extend_from_slice(&datagram);
-        self.phase = Phase::Resuming {
-            tries: tries + 1,
-            next: now + *wait,
-        };
+        self.phase = after;
         true
     }
 
