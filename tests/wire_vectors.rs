@@ -3,6 +3,11 @@
 //! A message that encodes to other bytes than before is another protocol: these files change with the
 //! version, and `docs/protocol.md` quotes them as its examples.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

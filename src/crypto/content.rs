@@ -87,6 +87,15 @@ impl Tree {
         self.id
     }
 
+    /// The hash of a piece of this file.
+    #[must_use]
+    pub fn hash_of(&self, piece: PieceIndex) -> Option<Hash> {
+        match self.levels.first() {
+            Some(pieces) => pieces.get(piece.as_usize()).copied(),
+            None => Some(self.id.0),
+        }
+    }
+
     /// The entries of a page, one after the other, if the tree has it.
     #[must_use]
     pub fn page(&self, page: HashPage) -> Option<&[u8]> {

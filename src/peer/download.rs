@@ -4,6 +4,7 @@
 //! whole file under its final name, or with nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::shares::Shares;
 use super::source::{self, Ask, Goal, Report};
 use super::store::{Partial, StoreError, write_at};
 use super::{Downloaded, Wanted};
-use crate::crypto::content::PartialTree;
+use crate::crypto::content::{PartialTree, hash_piece};
 use crate::proto::backoff::{Backoff, Retry};
 use crate::proto::swarm::{Arrival, Swarm};
 use crate::wire::control::Holder;
@@ -94,7 +95,8 @@ impl Downloads {
         })
     }
 
-    /// Takes a content that we share ourselves from there, piece by piece verified.
+    /// Takes a content that we share ourselves from there. Each piece is verified all the same: the file
+    /// may be changing under our hands.
     async fn copy_own(
         &self,
         content: ContentId,
@@ -102,22 +104,25 @@ impl Downloads {
         partial: &Partial,
     ) -> Result<bool, DownloadError> {
         let (shares, file) = (self.shares.clone(), partial.file());
-        blocking(move || {
+        let copying = blocking(move || -> io::Result<bool> {
             let Some(serving) = shares.open(&content) else {
                 return Ok(false);
             };
+            let tree = serving.tree();
             let mut buffer = Vec::new();
             for piece in layout.pieces() {
                 buffer.resize(layout.piece_len(piece), 0);
-                if serving.read_at(&mut buffer, layout.offset(piece)).is_err() {
+                let is_read = serving.read_at(&mut buffer, layout.offset(piece)).is_ok();
+                if !is_read || tree.hash_of(piece) != Some(hash_piece(layout, piece, &buffer)) {
                     return Ok(false);
                 }
                 write_at(&file, &buffer, layout.offset(piece))?;
             }
-            Ok(serving.check().is_ok())
-        })
-        .await?
-        .map_err(|error: std::io::Error| disk_error(PathBuf::from("."), &error))
+            Ok(true)
+        });
+        copying
+            .await?
+            .map_err(|error| disk_error(PathBuf::from("."), &error))
     }
 }
 
@@ -139,7 +144,7 @@ fn local(error: StoreError) -> DownloadError {
     }
 }
 
-fn disk_error(path: PathBuf, error: &std::io::Error) -> DownloadError {
+fn disk_error(path: PathBuf, error: &io::Error) -> DownloadError {
     DownloadError::Local {
         path,
         reason: super::store::explain(error),
