@@ -3,6 +3,8 @@
 //! The machines are the real ones, with real keys; sockets, clock and randomness are made here from a
 //! seed. A seed that fails is printed; `P2PFS_SEEDS=1000` tries as many.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
