@@ -1,9 +1,4 @@
 //! Substring search over published names, and what it costs to keep them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a bench that cannot be set up shall stop"
-)]
-
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -156,7 +156,7 @@ pub struct JoinArgs {
     /// Where downloads go [default: here]
     #[arg(short, long, value_name = "DIR", env = "P2PFS_OUT")]
     pub out: Option<PathBuf>,
-    /// Share on what was downloaded [default]
+    /// Share on what was downloaded; the default
     #[arg(long, overrides_with = "no_seed")]
     pub seed: bool,
     /// Do not share on what was downloaded
