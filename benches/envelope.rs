@@ -89,7 +89,7 @@ fn frames(criterion: &mut Criterion) {
                     Aad::empty(),
                     black_box(&mut bytes),
                 );
-                black_box(sealed.unwrap());
+                let _tag = black_box(sealed.unwrap());
             });
         });
         group.bench_function(BenchmarkId::new("seal and open", name), |bencher| {

@@ -64,6 +64,7 @@ impl Bench {
                 receive: Secret::new(key),
             },
             resume: Secret::new([2; 32]),
+            ip: Ipv4Addr::from_bits(0x0a00_0000 + number).into(),
             listening_port: Some(8001),
         };
         let session = self.endpoint.admit(self.now, admission);
@@ -89,7 +90,7 @@ impl Bench {
         let mut datagram = Vec::with_capacity(1232);
         sealer.seal(&plaintext, &mut datagram).unwrap();
         self.endpoint
-            .handle_datagram(self.now, UNIX_MS, *from, &mut datagram);
+            .handle_datagram(self.now, UNIX_MS, *from, &mut datagram, &|_| true);
         while let Some(event) = self.endpoint.poll_event() {
             if let Event::Request(caller, number, request) = event {
                 let (office, random, resume) = self.endpoint.login_tools(caller.session);

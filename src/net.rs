@@ -201,6 +201,17 @@ impl Visitor {
         accepted
     }
 
+    /// Guesses of the passphrase are few a second in all; whoever comes when they are used up waits.
+    async fn wait_for_guess(&self) {
+        loop {
+            let taken = self.door.hall().gate.take_guess(Instant::now());
+            match taken {
+                Ok(()) => return,
+                Err(wait) => sleep(wait).await,
+            }
+        }
+    }
+
     async fn try_hands(
         &mut self,
         stream: &mut TcpStream,
@@ -221,8 +232,6 @@ impl Visitor {
                 .ok()?;
             return None;
         };
-        let wait = self.door.hall().gate.wait(Instant::now());
-        sleep(wait).await;
         let processor = Arc::clone(&self.door.processors)
             .acquire_owned()
             .await
@@ -248,6 +257,7 @@ impl Visitor {
                 return None;
             }
         };
+        self.wait_for_guess().await;
         self.outcome = Outcome::Failed;
         let mut m3 = [0; CONFIRM_LEN];
         let exchange = async {

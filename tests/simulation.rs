@@ -201,6 +201,7 @@ impl World {
                     receive: up.clone(),
                 },
                 resume: resume.clone(),
+                ip: address(peer).ip(),
                 listening_port: Some(8001),
             },
         );
@@ -292,9 +293,9 @@ impl World {
                 }
                 let (now, unix_ms) = (self.now, self.unix_ms());
                 if let Some(tracker) = &mut self.tracker {
-                    tracker
-                        .endpoint
-                        .handle_datagram(now, unix_ms, address(from), &mut bytes);
+                    let Tracker { endpoint, service } = tracker;
+                    let may_return = |ticket: &_| service.may_return(ticket);
+                    endpoint.handle_datagram(now, unix_ms, address(from), &mut bytes, &may_return);
                     self.run_tracker(false);
                 }
             }
@@ -636,6 +637,62 @@ fn sessions_are_renewed_every_hour_without_a_handshake() {
         assert_eq!(world.hidden, 0);
         assert!(world.log.is_empty(), "{:?}", world.log);
     });
+}
+
+/// Shows: row 37. Where a peer is follows proof, not the source that somebody wrote on a datagram.
+#[test]
+fn a_forged_source_is_never_handed_out() {
+    let mut world = World::new(1, 2, FINE);
+    world.run(5 * SECOND);
+    let thief: SocketAddr = "198.51.100.99:7000".parse().unwrap();
+    let (now, unix_ms) = (world.now, world.unix_ms());
+    for _ in 0..20 {
+        world.peers[0].attachment.request(Request::Leave).unwrap();
+    }
+    let mut forged = Vec::new();
+    let mut bytes = Vec::new();
+    while world.peers[0].attachment.poll_transmit(now, &mut bytes) {
+        forged.push(std::mem::take(&mut bytes));
+    }
+    assert!(!forged.is_empty());
+    let sent: usize = forged.iter().map(Vec::len).sum();
+    let tracker = world.tracker.as_mut().unwrap();
+    let mut answered = 0;
+    for mut datagram in forged {
+        tracker
+            .endpoint
+            .handle_datagram(now, unix_ms, thief, &mut datagram, &|_| true);
+        while let Some(event) = tracker.endpoint.poll_event() {
+            if let endpoint::Event::Request(caller, number, _) = event {
+                assert_eq!(caller.ip, address(0).ip());
+                // The largest answer there is must not go to an address without proof.
+                let (office, random, resume) = tracker.endpoint.login_tools(caller.session);
+                let moment = Moment {
+                    now,
+                    unix_ms,
+                    office,
+                    random,
+                    resume,
+                };
+                let request = Request::Search(Search {
+                    term: "file".to_owned(),
+                    cursor: Cursor::default(),
+                });
+                let response = tracker.service.answer(moment, &caller, request);
+                tracker.endpoint.respond(caller.session, number, &response);
+            }
+        }
+        while let Some((to, bytes)) = tracker.endpoint.poll_transmit() {
+            assert_eq!(to, thief);
+            answered += bytes.len();
+        }
+    }
+    assert!(
+        answered > 0 && answered <= sent,
+        "{answered} bytes for {sent}"
+    );
+    let record = tracker.service.registry().record(&id(0)).unwrap();
+    assert_eq!(record.ip, address(0).ip());
 }
 
 #[test]

@@ -36,7 +36,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(3600);
 const WAIT_AFTER_WRONG_PASSPHRASE: Duration = Duration::from_secs(12 * 60);
 
 /// A refused LOGIN is said again after this long: the name may be free by then.
-const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(5);
+const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// What a finished handshake and its WELCOME brought.
 #[derive(Debug)]

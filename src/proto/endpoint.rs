@@ -31,8 +31,12 @@ const KEPT: Duration = Duration::from_secs(60);
 const MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 /// Resumptions that may wait for their first use.
 const MAX_PENDING: usize = 65_536;
-/// Tickets whose last use is remembered, so that a recorded RESUME is not taken twice.
+/// Resumptions of one peer that may wait; the oldest makes room.
+const MAX_PENDING_PER_PEER: usize = 4;
+/// Tickets whose last use is remembered in one generation.
 const MAX_USED_TICKETS: usize = 65_536;
+/// A generation lasts as long as a RESUME may be off in time, in both directions.
+const SWEEPS_PER_GENERATION: u64 = 4 * 600;
 /// Requests of one session.
 const BUDGET: Rate = Rate::new(5_000.0, 10_000.0);
 
@@ -56,8 +60,10 @@ pub struct Caller {
     pub session: SessionId,
     /// The key of its peer.
     pub peer: PeerId,
-    /// The address that the datagram came from.
+    /// The address that the datagram came from; anybody may have written it there.
     pub from: SocketAddr,
+    /// The address that the peer has proved to have.
+    pub ip: IpAddr,
     /// Where the peer listens.
     pub listening_port: Option<u16>,
     /// Who it is logged in as, when a ticket says so.
@@ -73,6 +79,8 @@ pub struct Admission {
     pub keys: DatagramKeys,
     /// The resumption secret of the handshake.
     pub resume: Secret<32>,
+    /// Where its handshake came from, which TCP has proved.
+    pub ip: IpAddr,
     /// Where it listens.
     pub listening_port: Option<u16>,
 }
@@ -83,8 +91,10 @@ struct Session {
     opener: Opener,
     budget: Bucket,
     listening_port: Option<u16>,
-    /// The address that has proved itself.
+    /// The address to which anything may be sent: it has sent our token back.
     address: Option<SocketAddr>,
+    /// Where the peer is: from its handshake, its resumption, or its latest proof.
+    ip: IpAddr,
     ticket: Option<TicketContent>,
     resume: Option<Secret<32>>,
     stage: Stage,
@@ -108,8 +118,8 @@ pub struct Endpoint {
     sessions: HashMap<SessionId, Session>,
     /// The one session of each peer that is in use.
     current: HashMap<PeerId, SessionId>,
-    pending: usize,
-    used_tickets: HashMap<[u8; 8], (u64, u64)>,
+    pending: Pending,
+    used_tickets: UsedTickets,
     office: TicketOffice,
     token_key: [u8; 32],
     silence: Duration,
@@ -134,8 +144,8 @@ impl Endpoint {
         Self {
             sessions: HashMap::new(),
             current: HashMap::new(),
-            pending: 0,
-            used_tickets: HashMap::new(),
+            pending: Pending::default(),
+            used_tickets: UsedTickets::default(),
             office,
             token_key: random_bytes(&mut *random),
             silence,
@@ -168,9 +178,11 @@ impl Endpoint {
             peer,
             keys,
             resume,
+            ip,
             listening_port,
         } = admission;
-        let mut session = self.new_session(now, id, peer, keys, listening_port, Stage::Unused);
+        let mut session =
+            self.new_session(now, id, Stage::Unused, (peer, ip, listening_port), keys);
         session.resume = Some(resume);
         self.sessions.insert(id, session);
         id
@@ -189,16 +201,19 @@ impl Endpoint {
     }
 
     /// Bytes came from `from`. `unix_ms` is this machine's clock, for tickets.
+    ///
+    /// `may_return` is asked whether the holder of a ticket may come back under its name.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         unix_ms: u64,
         from: SocketAddr,
         datagram: &mut [u8],
+        may_return: &dyn Fn(&TicketContent) -> bool,
     ) {
         match Datagram::parse(datagram) {
             Ok(Datagram::Data(header)) => self.handle_data(now, from, header, datagram),
-            Ok(Datagram::Resume) => self.handle_resume(now, unix_ms, from, datagram),
+            Ok(Datagram::Resume) => self.handle_resume(now, unix_ms, from, datagram, may_return),
             Ok(Datagram::Resumed) | Err(_) => {}
         }
     }
@@ -229,7 +244,9 @@ impl Endpoint {
     /// Ends a session at once.
     pub fn end(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.pending -= usize::from(session.stage == Stage::Pending);
+            if session.stage == Stage::Pending {
+                self.pending.remove(session.peer, id);
+            }
             if self.current.get(&session.peer) == Some(&id) {
                 self.current.remove(&session.peer);
                 self.events.push_back(Event::Ended(session.peer));
@@ -284,6 +301,7 @@ impl Endpoint {
         session.seen = self.sweeps;
         if is_newest && head.token == path_token(&self.token_key, header.session, from) {
             session.address = Some(from);
+            session.ip = from.ip();
         }
         let is_within_budget = session.budget.take(now);
         let request = Request::decode(&head, body);
@@ -316,8 +334,10 @@ impl Endpoint {
         if before == Stage::Live {
             return;
         }
-        self.pending -= usize::from(before == Stage::Pending);
         let peer = session.peer;
+        if before == Stage::Pending {
+            self.pending.remove(peer, id);
+        }
         if let Some(older) = self.current.insert(peer, id).filter(|older| *older != id) {
             self.sessions.remove(&older);
         }
@@ -332,36 +352,45 @@ impl Endpoint {
             session: id,
             peer: session.peer,
             from,
+            ip: session.ip.to_canonical(),
             listening_port: session.listening_port,
             ticket: session.ticket.clone(),
         })
     }
 
-    fn handle_resume(&mut self, now: Instant, unix_ms: u64, from: SocketAddr, datagram: &[u8]) {
+    fn handle_resume(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        from: SocketAddr,
+        datagram: &[u8],
+        may_return: &dyn Fn(&TicketContent) -> bool,
+    ) {
         let Ok(datagram) = <&[u8; RESUME_LEN]>::try_from(datagram) else {
             return;
         };
-        if self.pending >= MAX_PENDING {
+        if self.pending.total >= MAX_PENDING {
             return;
         }
         let id = self.fresh_id();
         let Ok(resumption) = self.office.resume(datagram, unix_ms, id, &mut *self.random) else {
             return;
         };
-        let last_use = self
+        // Whoever may not come back gets no answer: the handshake that follows tells him why.
+        let is_new = self
             .used_tickets
-            .get(&resumption.ticket.id)
-            .map(|(claimed_ms, _)| *claimed_ms);
-        let is_repeated = last_use.is_some_and(|claimed_ms| resumption.claimed_ms <= claimed_ms);
-        if is_repeated || self.used_tickets.len() >= MAX_USED_TICKETS {
+            .note(resumption.ticket.id, resumption.claimed_ms);
+        if !is_new || !may_return(&resumption.ticket) {
             return;
         }
-        self.used_tickets
-            .insert(resumption.ticket.id, (resumption.claimed_ms, self.sweeps));
         let (peer, port) = (resumption.ticket.peer, resumption.listening_port);
-        let mut session = self.new_session(now, id, peer, resumption.keys, port, Stage::Pending);
+        // The answer goes to this address, and only who reads it there can use the session.
+        let who = (peer, from.ip(), port);
+        let mut session = self.new_session(now, id, Stage::Pending, who, resumption.keys);
         session.ticket = Some(resumption.ticket);
-        self.pending += 1;
+        if let Some(oldest) = self.pending.add(peer, id) {
+            self.sessions.remove(&oldest);
+        }
         self.sessions.insert(id, session);
         // Shorter than what came, so it may go to an address without proof.
         self.transmits.push_back((from, resumption.answer.to_vec()));
@@ -371,10 +400,9 @@ impl Endpoint {
         &self,
         now: Instant,
         id: SessionId,
-        peer: PeerId,
-        keys: DatagramKeys,
-        listening_port: Option<u16>,
         stage: Stage,
+        (peer, ip, listening_port): (PeerId, IpAddr, Option<u16>),
+        keys: DatagramKeys,
     ) -> Session {
         Session {
             peer,
@@ -383,6 +411,7 @@ impl Endpoint {
             budget: Bucket::new(BUDGET, now),
             listening_port,
             address: None,
+            ip,
             ticket: None,
             resume: None,
             stage,
@@ -395,8 +424,9 @@ impl Endpoint {
         self.asked.clear();
         let sweeps = self.sweeps;
         let age = |since: u64| SWEEP * u32::try_from(sweeps - since).unwrap_or(u32::MAX);
-        self.used_tickets
-            .retain(|_, (_, used)| age(*used) < 2 * Duration::from_secs(300));
+        if sweeps.is_multiple_of(SWEEPS_PER_GENERATION) {
+            self.used_tickets.turn();
+        }
         let mut ended = Vec::new();
         for (id, session) in &mut self.sessions {
             let silent = age(session.seen);
@@ -429,6 +459,69 @@ impl Endpoint {
     }
 }
 
+/// Resumed sessions that nobody has used yet.
+#[derive(Default)]
+struct Pending {
+    of: HashMap<PeerId, VecDeque<SessionId>>,
+    total: usize,
+}
+
+impl Pending {
+    /// Adds one; the peer's oldest one when it has too many.
+    fn add(&mut self, peer: PeerId, id: SessionId) -> Option<SessionId> {
+        let ids = self.of.entry(peer).or_default();
+        ids.push_back(id);
+        if ids.len() > MAX_PENDING_PER_PEER {
+            return ids.pop_front();
+        }
+        self.total += 1;
+        None
+    }
+
+    fn remove(&mut self, peer: PeerId, id: SessionId) {
+        let Some(ids) = self.of.get_mut(&peer) else {
+            return;
+        };
+        let before = ids.len();
+        ids.retain(|other| *other != id);
+        self.total -= before - ids.len();
+        if ids.is_empty() {
+            self.of.remove(&peer);
+        }
+    }
+}
+
+/// When each ticket was last used, by its holder's reckoning: a recorded RESUME is not taken twice. Two
+/// generations, of which the older one is forgotten when the younger one is full or old: forgetting early
+/// costs one Diffie-Hellman for each repetition, refusing would lock members out.
+#[derive(Default)]
+struct UsedTickets {
+    younger: HashMap<[u8; 8], u64>,
+    older: HashMap<[u8; 8], u64>,
+}
+
+impl UsedTickets {
+    /// Remembers a use; `false` when it is not later than the last one.
+    fn note(&mut self, ticket: [u8; 8], claimed_ms: u64) -> bool {
+        let last = self
+            .younger
+            .get(&ticket)
+            .or_else(|| self.older.get(&ticket));
+        if last.is_some_and(|last| claimed_ms <= *last) {
+            return false;
+        }
+        if self.younger.len() >= MAX_USED_TICKETS {
+            self.turn();
+        }
+        self.younger.insert(ticket, claimed_ms);
+        true
+    }
+
+    fn turn(&mut self) {
+        self.older = std::mem::take(&mut self.younger);
+    }
+}
+
 /// Derived, so that nothing is kept for an address that only claims to be one.
 fn path_token(key: &[u8; 32], session: SessionId, address: SocketAddr) -> PathToken {
     let mut hasher = blake3::Hasher::new_keyed(key);
@@ -443,4 +536,46 @@ fn path_token(key: &[u8; 32], session: SessionId, address: SocketAddr) -> PathTo
         .as_bytes()
         .first_chunk()
         .expect("BLAKE3 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_taken_later_each_time_and_nobody_is_locked_out() {
+        let mut used = UsedTickets::default();
+        assert!(used.note([1; 8], 10));
+        assert!(
+            !used.note([1; 8], 10) && !used.note([1; 8], 9),
+            "a repetition"
+        );
+        assert!(used.note([1; 8], 11));
+        for number in 0..3 * MAX_USED_TICKETS as u64 {
+            assert!(
+                used.note((number + 1_000_000).to_be_bytes(), 5),
+                "a flood of one member"
+            );
+            assert!(used.younger.len() <= MAX_USED_TICKETS && used.older.len() <= MAX_USED_TICKETS);
+        }
+        assert!(used.note([2; 8], 1), "another member's first");
+    }
+
+    #[test]
+    fn one_peer_has_few_resumptions_pending() {
+        let mut pending = Pending::default();
+        let id = |number: u8| SessionId::from_bytes([number; 7]);
+        for number in 0..4 {
+            assert_eq!(pending.add(PeerId([1; 32]), id(number)), None);
+        }
+        assert_eq!(pending.add(PeerId([1; 32]), id(4)), Some(id(0)));
+        assert_eq!(pending.add(PeerId([2; 32]), id(5)), None);
+        assert_eq!(pending.total, 5);
+        for number in 0..6 {
+            pending.remove(PeerId([1; 32]), id(number));
+            pending.remove(PeerId([2; 32]), id(number));
+        }
+        assert_eq!(pending.total, 0);
+        assert!(pending.of.is_empty());
+    }
 }

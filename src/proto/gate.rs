@@ -130,9 +130,17 @@ impl Gate {
         mute.next().map(|(pass, _)| *pass)
     }
 
-    /// How long an m1 has to wait before it is answered: not at all, as long as failures are few.
-    pub fn wait(&mut self, now: Instant) -> Duration {
-        self.failures.wait(now)
+    /// May m2 be sent, which allows one guess? It is counted at once, and given back when the handshake
+    /// is completed.
+    ///
+    /// # Errors
+    /// How long to wait before asking again.
+    pub fn take_guess(&mut self, now: Instant) -> Result<(), Duration> {
+        if self.failures.take(now) {
+            Ok(())
+        } else {
+            Err(self.failures.wait(now))
+        }
     }
 
     /// A handshake is over; one that was evicted has left already.
@@ -141,14 +149,13 @@ impl Gate {
             return;
         };
         match outcome {
-            Outcome::Completed => self.failures.give(1.0 / COMPLETED_PER_FAILURE),
+            Outcome::Completed => self.failures.give(1.0 + 1.0 / COMPLETED_PER_FAILURE),
             Outcome::Failed => self.count_failure(now, source),
             Outcome::Unanswered => {}
         }
     }
 
     fn count_failure(&mut self, now: Instant, source: Source) {
-        self.failures.take(now);
         let has_guesses_left = match self.failures_by_source.of(source, now) {
             Some(bucket) => bucket.take(now) && bucket.has_token(now),
             None => false,
@@ -233,19 +240,26 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::new(now);
         for n in 0..200 {
-            assert!(gate.wait(now).is_zero());
             let entry = gate.enter(now, ip(n)).unwrap();
+            assert_eq!(gate.take_guess(now), Ok(()));
             gate.leave(now, entry.pass, Outcome::Failed);
         }
-        assert!(!gate.wait(now).is_zero());
-        assert!(gate.wait(now + SECOND / 5).is_zero());
-        for n in 0..10 {
-            let entry = gate.enter(now, ip(1000 + n)).unwrap();
-            gate.leave(now, entry.pass, Outcome::Completed);
-        }
-        assert!(
-            gate.wait(now + SECOND / 1000).is_zero(),
-            "ten completed ones earned one"
+        assert_eq!(gate.take_guess(now), Err(SECOND / 5));
+        let later = now + SECOND / 5;
+        assert_eq!(gate.take_guess(later), Ok(()), "five a second");
+        assert!(gate.take_guess(later).is_err());
+        let entry = gate.enter(later, ip(999)).unwrap();
+        gate.leave(later, entry.pass, Outcome::Completed);
+        assert_eq!(
+            gate.take_guess(later),
+            Ok(()),
+            "a completed handshake was no guess"
         );
+        for n in 0..10 {
+            let entry = gate.enter(later, ip(1000 + n)).unwrap();
+            gate.leave(later, entry.pass, Outcome::Completed);
+        }
+        let given_back = (0..20).filter(|_| gate.take_guess(later).is_ok()).count();
+        assert_eq!(given_back, 11, "and ten of them earn one more");
     }
 }

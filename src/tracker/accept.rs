@@ -122,6 +122,7 @@ async fn welcome(
         peer: keys.remote,
         keys: keys.datagram,
         resume: keys.resume,
+        ip: from.ip(),
         listening_port: accepted.listening_port,
     };
     let (reply, session) = oneshot::channel();

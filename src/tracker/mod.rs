@@ -25,7 +25,7 @@ use self::reach::{interfaces, loopback_like};
 use self::service::{Moment, Service};
 use crate::crypto::kdf::Group;
 use crate::crypto::random::OsRandom;
-use crate::crypto::ticket::TicketOffice;
+use crate::crypto::ticket::{TicketContent, TicketOffice};
 use crate::keyfile::{self, KeyFileError};
 use crate::net::{bind_udp, listen_tcp, unix_ms};
 use crate::proto::endpoint::{Endpoint, Event};
@@ -38,6 +38,8 @@ use crate::wire::id::PeerId;
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Datagrams read before the others have their turn.
 const BATCH: usize = 256;
+/// A steady flood shall not stop the sweeps; they count themselves, so that being late ages nobody.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// Handshakes that may wait for the loop.
 const ADMIT_QUEUE: usize = 256;
 /// Tries to find one port number that is free for TCP and UDP, when any will do.
@@ -184,7 +186,8 @@ impl Loop {
             }
             let is_drained = self.receive();
             // Before anybody counts as silent, everything that has come must be heard.
-            if is_drained {
+            let is_overdue = Instant::now() > deadline + OVERDUE;
+            if is_drained || is_overdue {
                 self.endpoint.handle_timeout(Instant::now());
                 self.handle_events();
             }
@@ -198,8 +201,15 @@ impl Loop {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((len, from)) => {
                     let datagram = &mut self.buffer[..len];
-                    self.endpoint
-                        .handle_datagram(Instant::now(), unix_ms(), from, datagram);
+                    let service = &self.service;
+                    let may_return = |ticket: &TicketContent| service.may_return(ticket);
+                    self.endpoint.handle_datagram(
+                        Instant::now(),
+                        unix_ms(),
+                        from,
+                        datagram,
+                        &may_return,
+                    );
                     self.handle_events();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,

@@ -18,6 +18,8 @@ use crate::wire::text::UserName;
 pub const MAX_FILES_PER_PEER: usize = 100_000;
 /// Names whose first key is remembered.
 const MAX_RESERVED: usize = 100_000;
+/// Names that one key may have.
+const MAX_RESERVED_BY_ONE: u32 = 8;
 
 /// A peer that is logged in.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Record {
     pub is_visible: bool,
     /// By `Publication::mark`, which also says where a listing goes on.
     files: BTreeMap<u64, Publication>,
+    /// Under how many names each content is shared.
+    names_of: HashMap<ContentId, u32>,
     digest: u64,
 }
 
@@ -68,13 +72,11 @@ pub struct Arrival {
     pub port: Option<u16>,
 }
 
-/// One name and content, with those who have it.
-#[derive(Debug)]
-struct Entry {
-    content: ContentId,
-    len: u64,
-    holders: Vec<PeerId>,
-}
+/// The contents that bear one name, each with its length and those who have it.
+type Entries = BTreeMap<(ContentId, u64), Vec<PeerId>>;
+
+/// The first bytes of a content's id: enough to say where a listing goes on.
+pub type ContentPrefix = [u8; 16];
 
 /// Where a listing of hits goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,8 +85,8 @@ pub struct Place {
     pub rank: Rank,
     /// The name.
     pub name: NameId,
-    /// Which of its contents comes next.
-    pub entry: u32,
+    /// The content from which to go on.
+    pub content: ContentPrefix,
 }
 
 impl Place {
@@ -92,7 +94,7 @@ impl Place {
     pub const START: Self = Self {
         rank: Rank::Exact,
         name: NameId::from_bytes([0; 8]),
-        entry: 0,
+        content: [0; 16],
     };
 }
 
@@ -102,8 +104,9 @@ pub struct Registry {
     users: HashMap<String, PeerId>,
     reserved: HashMap<String, PeerId>,
     reserved_order: VecDeque<String>,
+    reserved_by: HashMap<PeerId, u32>,
     contents: HashMap<ContentId, BTreeMap<PeerId, u64>>,
-    entries: HashMap<NameId, Vec<Entry>>,
+    entries: HashMap<NameId, Entries>,
     index: Index,
     max_peers: usize,
 }
@@ -117,6 +120,7 @@ impl Registry {
             users: HashMap::new(),
             reserved: HashMap::new(),
             reserved_order: VecDeque::new(),
+            reserved_by: HashMap::new(),
             contents: HashMap::new(),
             entries: HashMap::new(),
             index: Index::default(),
@@ -198,6 +202,7 @@ impl Registry {
             }
             record.files.insert(mark, file.clone());
             record.digest ^= mark;
+            *record.names_of.entry(file.content).or_insert(0) += 1;
             self.contents
                 .entry(file.content)
                 .or_default()
@@ -206,14 +211,10 @@ impl Registry {
                 .entries
                 .entry(self.index.insert(&file.name))
                 .or_default();
-            match entries.iter_mut().find(|entry| entry.is_of(&file)) {
-                Some(entry) => entry.holders.push(peer),
-                None => entries.push(Entry {
-                    content: file.content,
-                    len: file.len,
-                    holders: vec![peer],
-                }),
-            }
+            entries
+                .entry((file.content, file.len))
+                .or_default()
+                .push(peer);
         }
         Ok(())
     }
@@ -229,11 +230,10 @@ impl Registry {
                 continue;
             }
             record.digest ^= mark;
-            let has_another_name = record
-                .files
-                .values()
-                .any(|other| other.content == file.content);
-            if !has_another_name {
+            let names = record.names_of.entry(file.content).or_insert(1);
+            *names -= 1;
+            if *names == 0 {
+                record.names_of.remove(&file.content);
                 self.drop_holder(peer, file.content);
             }
             self.drop_entry(peer, file);
@@ -315,41 +315,40 @@ impl Registry {
     }
 
     fn hits(&self, rank: Rank, name: NameId, from: Place) -> impl Iterator<Item = (Place, Hit)> {
-        let first = if (rank, name) == (from.rank, from.name) {
-            from.entry
-        } else {
-            0
-        };
-        let entries = self.entries.get(&name).map_or(&[][..], Vec::as_slice);
-        (0_u32..)
-            .zip(entries)
-            .skip(first as usize)
-            .filter_map(move |(number, entry)| {
+        let mut first = [0; 32];
+        if (rank, name) == (from.rank, from.name) {
+            first[..16].copy_from_slice(&from.content);
+        }
+        let entries = self.entries.get(&name).into_iter();
+        entries
+            .flat_map(move |entries| entries.range((ContentId(first), 0)..))
+            .filter_map(move |((content, len), holders)| {
+                let prefix = *content.0.first_chunk().expect("an id has 32 bytes");
+                let hit = self.hit(name, *content, *len, holders)?;
                 Some((
                     Place {
                         rank,
                         name,
-                        entry: number,
+                        content: prefix,
                     },
-                    self.hit(name, entry)?,
+                    hit,
                 ))
             })
     }
 
     /// `None` when all who have it are hidden.
-    fn hit(&self, name: NameId, entry: &Entry) -> Option<Hit> {
-        let holders = entry.holders.iter().filter_map(|peer| self.peers.get(peer));
+    fn hit(&self, name: NameId, content: ContentId, len: u64, holders: &[PeerId]) -> Option<Hit> {
+        let holders = holders.iter().filter_map(|peer| self.peers.get(peer));
         let visible: Vec<_> = holders.filter(|record| record.is_visible).collect();
         let owners: Vec<_> = visible
             .iter()
             .take(MAX_OWNERS_PER_HIT)
             .map(|record| record.user.clone())
             .collect();
-        let name = self.index.name(name)?.clone();
         let file = Publication {
-            name,
-            content: entry.content,
-            len: entry.len,
+            name: self.index.name(name)?.clone(),
+            content,
+            len,
         };
         let holders = u32::try_from(visible.len()).unwrap_or(u32::MAX);
         (holders > 0).then_some(Hit {
@@ -357,6 +356,29 @@ impl Registry {
             owners,
             holders,
         })
+    }
+
+    /// Names that contain `term`, whether somebody who has them is here or not.
+    #[must_use]
+    pub fn count(&self, term: &str) -> usize {
+        self.index
+            .search(term, (Place::START.rank, Place::START.name))
+            .count()
+    }
+
+    /// All names that are published.
+    #[must_use]
+    pub fn name_count(&self) -> usize {
+        self.index.len()
+    }
+
+    /// May this peer come back under this name?
+    #[must_use]
+    pub fn may_return(&self, peer: &PeerId, user: &UserName) -> bool {
+        let folded = user.folded();
+        let is_owner = |owner: Option<&PeerId>| owner.is_none_or(|owner| owner == peer);
+        let has_place = self.peers.contains_key(peer) || self.peers.len() < self.max_peers;
+        is_owner(self.users.get(&folded)) && is_owner(self.reserved.get(&folded)) && has_place
     }
 
     fn check_name(&self, now: Instant, arrival: &Arrival) -> Result<(), Refusal> {
@@ -402,7 +424,7 @@ impl Registry {
             (record.user, record.session, record.ip, record.port) = (user, session, ip, port);
             record.is_visible = true;
         } else {
-            let (files, digest) = (BTreeMap::new(), 0);
+            let (files, names_of, digest) = (BTreeMap::new(), HashMap::new(), 0);
             let record = Record {
                 user,
                 session,
@@ -411,18 +433,33 @@ impl Registry {
                 port,
                 is_visible: true,
                 files,
+                names_of,
                 digest,
             };
             self.peers.insert(peer, record);
         }
         self.users.insert(folded.clone(), peer);
-        if self.reserved.insert(folded.clone(), peer).is_none() {
-            self.reserved_order.push_back(folded);
-            if self.reserved_order.len() > MAX_RESERVED
-                && let Some(oldest) = self.reserved_order.pop_front()
-            {
-                self.reserved.remove(&oldest);
+        self.reserve(folded, peer);
+    }
+
+    /// Remembers whose name it is. A key that changes its name often keeps only so many: nobody shall push
+    /// out what others have.
+    fn reserve(&mut self, folded: String, peer: PeerId) {
+        let own = self.reserved_by.entry(peer).or_insert(0);
+        if self.reserved.contains_key(&folded) || *own >= MAX_RESERVED_BY_ONE {
+            return;
+        }
+        *own += 1;
+        self.reserved.insert(folded.clone(), peer);
+        self.reserved_order.push_back(folded);
+        if self.reserved_order.len() > MAX_RESERVED {
+            let oldest = self.reserved_order.pop_front();
+            let owner = oldest.and_then(|oldest| self.reserved.remove(&oldest));
+            let left = owner.and_then(|owner| self.reserved_by.get_mut(&owner));
+            if let Some(left) = left {
+                *left -= 1;
             }
+            self.reserved_by.retain(|_, left| *left > 0);
         }
     }
 
@@ -431,6 +468,7 @@ impl Registry {
             return;
         };
         record.digest = 0;
+        record.names_of.clear();
         let files = std::mem::take(&mut record.files);
         for content in files
             .values()
@@ -460,20 +498,17 @@ impl Registry {
         let Some(entries) = self.entries.get_mut(&name) else {
             return;
         };
-        for entry in entries.iter_mut().filter(|entry| entry.is_of(file)) {
-            entry.holders.retain(|holder| *holder != peer);
+        let key = (file.content, file.len);
+        if let Some(holders) = entries.get_mut(&key) {
+            holders.retain(|holder| *holder != peer);
+            if holders.is_empty() {
+                entries.remove(&key);
+            }
         }
-        entries.retain(|entry| !entry.holders.is_empty());
         if entries.is_empty() {
             self.entries.remove(&name);
             self.index.remove(name);
         }
-    }
-}
-
-impl Entry {
-    fn is_of(&self, file: &Publication) -> bool {
-        self.content == file.content && self.len == file.len
     }
 }
 
@@ -618,6 +653,44 @@ mod tests {
             Err(Refusal::NameReserved)
         );
         assert_eq!(registry.log_in(later, arrival(1, "ana", 3)), Ok(()));
+    }
+
+    #[test]
+    fn a_name_that_was_taken_meanwhile_is_known_before_the_answer() {
+        let mut registry = registry();
+        let name = |text: &str| text.parse().unwrap();
+        assert!(
+            registry.may_return(&peer(1), &name("ana"))
+                && registry.may_return(&peer(3), &name("eve"))
+        );
+        assert!(!registry.may_return(&peer(3), &name("ANA")), "in use");
+        registry.leave(peer(1));
+        assert!(!registry.may_return(&peer(3), &name("ana")), "reserved");
+    }
+
+    #[test]
+    fn one_key_cannot_push_out_the_names_of_others() {
+        let mut registry = registry();
+        for number in 0..100 {
+            registry
+                .log_in(Instant::now(), arrival(3, &format!("name{number}"), 3))
+                .unwrap();
+        }
+        assert_eq!(registry.reserved_by[&peer(3)], MAX_RESERVED_BY_ONE);
+        assert_eq!(registry.reserved.len(), 2 + MAX_RESERVED_BY_ONE as usize);
+    }
+
+    #[test]
+    fn many_files_of_one_name_are_walked_once_each_also_while_some_go() {
+        let mut registry = registry();
+        let files: Vec<_> = (0..=255).map(|content| file("same.txt", content)).collect();
+        registry.publish(peer(1), files.clone()).unwrap();
+        let places: Vec<_> = registry.search("same", Place::START).collect();
+        assert_eq!(places.len(), 256);
+        let (place, next) = &places[100];
+        registry.unpublish(peer(1), &files[..50]);
+        let (_, hit) = registry.search("same", *place).next().unwrap();
+        assert_eq!(hit, *next, "a place stays what it was");
     }
 
     #[test]

@@ -25,8 +25,6 @@ use crate::wire::text::UserName;
 
 /// Searches of one peer.
 const SEARCH_RATE: Rate = Rate::new(20.0, 50.0);
-/// Hits are counted up to here.
-const MAX_COUNTED: u32 = 10_000;
 
 /// What a request needs besides the registry.
 pub struct Moment<'a> {
@@ -72,8 +70,7 @@ impl Service {
     /// Answers `request`.
     pub fn answer(&mut self, moment: Moment<'_>, caller: &Caller, request: Request) -> Response {
         let now = moment.now;
-        let ip = caller.from.ip().to_canonical();
-        self.registry.follow(caller.peer, ip);
+        self.registry.follow(caller.peer, caller.ip);
         let answer = match request {
             Request::Login(login) => self.log_in(moment, caller, login.user),
             Request::Heartbeat => Ok(Response::Heartbeat(self.acknowledge(&caller.peer))),
@@ -105,6 +102,12 @@ impl Service {
             debug!(peer = ?caller.peer, ?refusal, "refused");
             Response::Refused(refusal)
         })
+    }
+
+    /// May the holder of this ticket come back?
+    #[must_use]
+    pub fn may_return(&self, ticket: &TicketContent) -> bool {
+        self.registry.may_return(&ticket.peer, &ticket.user)
     }
 
     /// A session was shown again: after its silence, or after a resumption.
@@ -192,13 +195,21 @@ impl Service {
 
     fn search(&self, search: &Search) -> Page<Hit> {
         let (place, is_first) = place_of(&search.cursor);
-        page_of_hits(self.registry.search(&search.term, place), is_first)
+        let mut page = page_of_hits(self.registry.search(&search.term, place));
+        if is_first && page.next.is_some() {
+            page.total = clamp(self.registry.count(&search.term));
+        }
+        page
     }
 
     fn list_files(&self, list: &ListFiles) -> Result<Page<Hit>, Refusal> {
         let Some(user) = &list.user else {
             let (place, is_first) = place_of(&list.cursor);
-            return Ok(page_of_hits(self.registry.files(place), is_first));
+            let mut page = page_of_hits(self.registry.files(place));
+            if is_first && page.next.is_some() {
+                page.total = clamp(self.registry.name_count());
+            }
+            return Ok(page);
         };
         let after = read_cursor::<8>(&list.cursor).map(u64::from_be_bytes);
         let files = self
@@ -216,7 +227,7 @@ impl Service {
         // Whoever asks does not need to hear of itself.
         let others = holders.filter(|(peer, ..)| **peer != caller.peer);
         let entries = others.filter_map(|(peer, record, len)| {
-            let address = reach(record.ip, record.port?, caller.from.ip(), &self.interfaces);
+            let address = reach(record.ip, record.port?, caller.ip, &self.interfaces);
             let holder = Holder {
                 user: record.user.clone(),
                 peer: *peer,
@@ -232,8 +243,7 @@ impl Service {
         let after = read_cursor::<32>(cursor).map(PeerId);
         let entries = self.registry.peers(after).map(|(peer, record)| {
             let port = record.port.into_iter();
-            let addresses =
-                port.map(|port| reach(record.ip, port, caller.from.ip(), &self.interfaces));
+            let addresses = port.map(|port| reach(record.ip, port, caller.ip, &self.interfaces));
             let since = now.saturating_duration_since(record.since).as_secs();
             let entry = PeerEntry {
                 user: record.user.clone(),
@@ -251,12 +261,11 @@ impl Service {
 }
 
 fn arrival(caller: &Caller, user: UserName) -> Arrival {
-    let ip = caller.from.ip().to_canonical();
     Arrival {
         peer: caller.peer,
         user,
         session: caller.session,
-        ip,
+        ip: caller.ip,
         port: caller.listening_port,
     }
 }
@@ -290,36 +299,35 @@ fn fill<K, T: Serialize>(
     page
 }
 
-/// The same for hits, whose cursor names the next one; the first page also counts the others.
-fn page_of_hits(mut hits: impl Iterator<Item = (Place, Hit)>, is_first: bool) -> Page<Hit> {
+/// The same for hits, whose cursor names the next one.
+fn page_of_hits(hits: impl Iterator<Item = (Place, Hit)>) -> Page<Hit> {
     let mut page = Page {
         entries: Vec::new(),
         next: None,
         total: 0,
     };
     let mut left = PAGE_BUDGET;
-    for (place, hit) in hits.by_ref() {
+    for (place, hit) in hits {
         let len = encoded_len(&hit);
         if len > left || page.entries.len() >= MAX_PAGE_ENTRIES {
             page.next = Some(cursor_of(place));
-            page.total = 1;
             break;
         }
         left -= len;
         page.entries.push(hit);
     }
-    page.total += u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
-    if is_first && page.next.is_some() {
-        let uncounted = hits.take(MAX_COUNTED as usize).count();
-        page.total += u32::try_from(uncounted).unwrap_or(u32::MAX);
-    }
+    page.total = clamp(page.entries.len());
     page
+}
+
+fn clamp(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn cursor_of(place: Place) -> Cursor {
     let mut bytes = vec![place.rank.to_byte()];
     bytes.extend(place.name.to_bytes());
-    bytes.extend(place.entry.to_be_bytes());
+    bytes.extend(place.content);
     Cursor(bytes)
 }
 
@@ -329,11 +337,11 @@ fn place_of(cursor: &Cursor) -> (Place, bool) {
         let mut rest = cursor.0.as_slice();
         let [rank] = take(&mut rest)?;
         let name = NameId::from_bytes(take(&mut rest)?);
-        let entry = u32::from_be_bytes(take(&mut rest)?);
+        let content = take(&mut rest)?;
         Ok(Place {
             rank: Rank::from_byte(rank),
             name,
-            entry,
+            content,
         })
     };
     parse().map_or((Place::START, true), |place| (place, false))
