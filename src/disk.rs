@@ -248,6 +248,13 @@ pub fn lock_dir(dir: &Path) -> Result<DirLock, LockError> {
     Ok(DirLock { _file: file })
 }
 
+/// Lets a write beyond the process's file size limit fail, instead of ending the process.
+pub fn survive_size_limit() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // The handler stays for the life of the process; what it would tell, the failed write tells.
+    let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,8 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         screen.prompt(Some(PROMPT));
     }
     while let Some(line) = lines.recv().await {
+        // Enter was pressed: what is printed now stands on lines of its own.
+        screen.prompt(None);
         match parse(&line) {
             Ok(None) => {}
             Ok(Some(Command::Quit)) => break,

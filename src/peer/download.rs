@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio_util::task::TaskTracker;
 
 use super::control::Control;
-use super::event::{DownloadError, Event, Progress};
+use super::event::{DownloadError, Event, Progress, RequestError};
 use super::listing::holders;
 use super::membership::Membership;
 use super::shares::Shares;
@@ -20,6 +21,7 @@ use super::source::{self, Ask, Goal, Report};
 use super::store::{Partial, StoreError, write_at};
 use super::{Downloaded, Wanted};
 use crate::crypto::content::{PartialTree, hash_piece};
+use crate::disk::survive_size_limit;
 use crate::proto::backoff::{Backoff, Retry};
 use crate::proto::swarm::{Arrival, Swarm};
 use crate::wire::control::Holder;
@@ -64,6 +66,7 @@ impl Downloads {
     /// # Errors
     /// When no source delivers it, or it cannot be written.
     pub async fn fetch(&self, wanted: &Wanted, dir: &Path) -> Result<Downloaded, DownloadError> {
+        survive_size_limit();
         let started = Instant::now();
         let (file, name) = (&wanted.file, &wanted.file.name);
         let layout =
@@ -165,6 +168,17 @@ impl Drop for Link {
     }
 }
 
+/// What the tracker says about who has the content.
+type Found = Result<Vec<Holder>, RequestError>;
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        if let Some(locating) = &self.locating {
+            locating.abort();
+        }
+    }
+}
+
 struct Driver<'a> {
     downloads: &'a Downloads,
     wanted: &'a Wanted,
@@ -182,6 +196,12 @@ struct Driver<'a> {
     delivered_by: BTreeSet<PeerId>,
     backoff: Backoff,
     next_locate: Instant,
+    /// The question under way. It never holds up the transfer: a lost tracker takes seconds to answer.
+    locating: Option<JoinHandle<Found>>,
+    /// Whom the last answer named.
+    found: Vec<PeerId>,
+    /// The attempt failed and the next one begins at `next_locate`.
+    is_resting: bool,
     meter: Meter,
     last_failure: String,
     is_waiting: bool,
@@ -201,6 +221,7 @@ impl<'a> Driver<'a> {
             layout,
             file: partial.file(),
             reports: sender,
+            checks: TaskTracker::new(),
         };
         Self {
             downloads,
@@ -217,6 +238,9 @@ impl<'a> Driver<'a> {
             delivered_by: BTreeSet::new(),
             backoff: Backoff::new(downloads.retry.clone()),
             next_locate: Instant::now(),
+            locating: None,
+            found: Vec::new(),
+            is_resting: true,
             meter: Meter::new(Instant::now()),
             last_failure: "nobody has it now".to_owned(),
             is_waiting: false,
@@ -228,31 +252,63 @@ impl<'a> Driver<'a> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.swarm.is_complete() {
+            if self.links.is_empty() && self.locating.is_none() && !self.is_resting {
+                self.attempt_failed()?;
+            }
             if self.next_locate <= Instant::now() && self.links.len() < MAX_SOURCES {
-                self.locate().await?;
+                self.locate();
             }
             tokio::select! {
                 Some((peer, report)) = self.reports.recv() => self.handle(peer, report).await?,
+                found = answer(&mut self.locating) => {
+                    self.locating = None;
+                    self.handle_found(found);
+                }
                 _ = ticks.tick() => self.tick().await,
             }
         }
         self.tell_progress();
+        // A copy that came second may still be on its way to the disk.
+        self.goal.checks.close();
+        self.goal.checks.wait().await;
         Ok(self.delivered_by.len())
     }
 
-    async fn locate(&mut self) -> Result<(), DownloadError> {
+    /// Asks who has the content, unless that is asked already.
+    fn locate(&mut self) {
+        if self.locating.is_none() {
+            let (control, content) = (self.downloads.control.clone(), self.wanted.file.content);
+            self.locating = Some(tokio::spawn(
+                async move { holders(&control, content).await },
+            ));
+            self.is_resting = false;
+        }
+    }
+
+    fn handle_found(&mut self, found: Found) {
         let now = Instant::now();
         self.next_locate = now + LOCATE_EVERY;
-        match holders(&self.downloads.control, self.wanted.file.content).await {
+        match found {
             Ok(holders) => self.dial(now, holders),
             Err(error) => self.last_failure = error.to_string(),
         }
-        if !self.links.is_empty() {
-            return Ok(());
+    }
+
+    /// Nobody is dialled or connected: tries again after a while, waits, or gives up.
+    fn attempt_failed(&mut self) -> Result<(), DownloadError> {
+        if self.knows_only_liars() {
+            return Err(self.give_up());
         }
+        let now = Instant::now();
+        self.is_resting = true;
+        // The next attempt dials whoever is there, also those who went a moment ago.
+        self.resting.clear();
         match self.backoff.fail(rand::random()) {
             Some(wait) => self.next_locate = now + wait,
-            None if self.wanted.waits => self.tell_waiting(),
+            None if self.wanted.waits => {
+                self.next_locate = now + LOCATE_EVERY;
+                self.tell_waiting();
+            }
             None => return Err(self.give_up()),
         }
         Ok(())
@@ -262,6 +318,7 @@ impl<'a> Driver<'a> {
         if holders.is_empty() {
             "nobody has it now".clone_into(&mut self.last_failure);
         }
+        self.found = holders.iter().map(|holder| holder.peer).collect();
         holders.retain(|holder| {
             let is_meant = self.wanted.from.is_none_or(|from| from == holder.peer);
             let may_dial = self
@@ -344,6 +401,9 @@ impl<'a> Driver<'a> {
     async fn tick(&mut self) {
         let now = Instant::now();
         self.swarm.handle_timeout(now);
+        for peer in self.swarm.silent(now) {
+            self.lose(now, peer, "it sends nothing".to_owned());
+        }
         self.feed_idle(now).await;
         self.ask_held(now).await;
         self.meter.tick(now);
@@ -408,9 +468,6 @@ impl<'a> Driver<'a> {
         if link.is_connected && !self.swarm.is_complete() {
             self.tell_dropped(link.user.clone(), reason);
         }
-        if self.links.is_empty() {
-            self.next_locate = self.next_locate.min(now + REDIAL_AFTER);
-        }
     }
 
     fn drop_liar(&mut self, peer: PeerId, reason: &str) {
@@ -419,18 +476,22 @@ impl<'a> Driver<'a> {
         if let Some(link) = self.links.remove(&peer) {
             self.tell_dropped(link.user.clone(), reason.to_owned());
         }
-        self.next_locate = Instant::now();
     }
 
     fn give_up(&self) -> DownloadError {
         let name = self.wanted.file.name.clone();
-        if self.swarm.liar_count() > 0 {
+        let nobody_was_honest = self.swarm.liar_count() > 0 && self.delivered_by.is_empty();
+        if nobody_was_honest || self.knows_only_liars() {
             return DownloadError::Corrupt { name };
         }
         DownloadError::NoSource {
             name,
             reason: self.last_failure.clone(),
         }
+    }
+
+    fn knows_only_liars(&self) -> bool {
+        !self.found.is_empty() && self.found.iter().all(|peer| self.swarm.is_liar(peer))
     }
 
     fn wanted_path(&self) -> PathBuf {
@@ -505,5 +566,13 @@ impl Meter {
             (self.rate / 8).saturating_mul(7) + latest / 8
         };
         (self.bytes, self.measured_at) = (0, now);
+    }
+}
+
+/// The answer, or never when nothing was asked.
+async fn answer(locating: &mut Option<JoinHandle<Found>>) -> Found {
+    match locating {
+        Some(locating) => locating.await.unwrap_or(Err(RequestError::NoAnswer)),
+        None => std::future::pending().await,
     }
 }

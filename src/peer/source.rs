@@ -3,7 +3,7 @@
 //! Chunks are gathered to a piece, the piece is hashed and written on a thread that may wait for the
 //! disk, and only the verdict goes to the download.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::connection::{ConnectionError, Reader, Writer};
 use super::dial::dial;
@@ -75,6 +76,8 @@ pub struct Goal {
     pub layout: Layout,
     /// Where it goes.
     pub file: Arc<File>,
+    /// Pieces on their way to the disk, also those of sources that are gone.
+    pub checks: TaskTracker,
     /// Where to report to.
     pub reports: mpsc::Sender<(PeerId, Report)>,
 }
@@ -99,7 +102,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         goal,
         writer,
         begun: HashMap::new(),
-        cancelled: HashSet::new(),
+        cancelled: HashMap::new(),
         last_request: 0,
         spare: Vec::new(),
         verifying: JoinSet::new(),
@@ -130,7 +133,8 @@ struct Source {
     goal: Goal,
     writer: Writer,
     begun: HashMap<u32, Assembly>,
-    cancelled: HashSet<u32>,
+    /// Requests that were cancelled, and how many bytes may still come of each.
+    cancelled: HashMap<u32, usize>,
     last_request: u32,
     spare: Vec<Vec<u8>>,
     verifying: JoinSet<Verified>,
@@ -235,7 +239,8 @@ impl Source {
                     return Ok(());
                 };
                 self.begun.remove(&request);
-                self.cancelled.insert(request);
+                self.cancelled
+                    .insert(request, self.goal.layout.piece_len(piece));
                 self.writer.send(&Frame::Cancel { request }).await
             }
         }
@@ -278,7 +283,11 @@ impl Source {
         is_last: bool,
         chunk: &[u8],
     ) -> Result<Option<Assembly>, ConnectionError> {
-        if self.cancelled.contains(&request) {
+        if let Some(left) = self.cancelled.get_mut(&request) {
+            // What was on the way still comes, but no more than the piece had.
+            *left = left
+                .checked_sub(chunk.len())
+                .ok_or(ConnectionError::Violation("a piece without end"))?;
             if is_last {
                 self.cancelled.remove(&request);
             }
@@ -319,7 +328,9 @@ impl Source {
 
     fn verify(&mut self, assembly: Assembly) {
         let (layout, file) = (self.goal.layout, Arc::clone(&self.goal.file));
+        let running = self.goal.checks.token();
         self.verifying.spawn_blocking(move || {
+            let _running = running;
             let Assembly {
                 piece,
                 expected,

@@ -292,7 +292,6 @@ fn prepare(
     piece: PieceIndex,
 ) -> Prepared {
     let mut fill = || -> Result<(), Gone> {
-        serving.check()?;
         let layout = serving.tree().layout();
         let (offset, len) = (layout.offset(piece), layout.piece_len(piece));
         let overhead = FRAME_HEADER_LEN + FRAME_HEAD_LEN + TAG_LEN;
@@ -303,6 +302,8 @@ fn prepare(
             let end = frame.len() - TAG_LEN;
             serving.read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
         }
+        // After the read, not before: what was read may be what it was changed to.
+        serving.check()?;
         let last = len.div_ceil(MAX_CHUNK_LEN) - 1;
         for (number, frame) in frames.chunks_mut(MAX_CHUNK_LEN + overhead).enumerate() {
             let at = offset + (number * MAX_CHUNK_LEN) as u64;

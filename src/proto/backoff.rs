@@ -49,7 +49,12 @@ impl Backoff {
         }
         let exponent = i32::try_from(self.failures - 1).unwrap_or(i32::MAX);
         let seconds = self.retry.first.as_secs_f64() * self.retry.factor.powi(exponent);
-        let wait = seconds.clamp(0.0, self.retry.most.as_secs_f64());
+        let most = self.retry.most.as_secs_f64();
+        let wait = if seconds.is_finite() {
+            seconds.clamp(0.0, most)
+        } else {
+            most
+        };
         Some(Duration::from_secs_f64(
             wait * (0.75 + 0.25 * jitter.clamp(0.0, 1.0)),
         ))
@@ -90,7 +95,7 @@ mod tests {
 
     #[test]
     fn odd_settings_wait_no_longer_than_the_most() {
-        for factor in [f64::INFINITY, 1e300, 0.0, 1.0] {
+        for factor in [f64::INFINITY, f64::NAN, 1e300, -3.0, 0.0, 1.0] {
             let retry = Retry {
                 attempts: 5000,
                 factor,

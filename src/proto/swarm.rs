@@ -16,6 +16,8 @@ const MIN_DEPTH: usize = 2;
 const MAX_DEPTH: usize = 8;
 /// A source that was asked and sends nothing for this long is stalled.
 const STALL: Duration = Duration::from_secs(2);
+/// A source that was asked and sends nothing for this long is given up; its connection may be dead.
+const GIVE_UP: Duration = Duration::from_secs(20);
 /// Sources that may be asked for the same piece in the end game.
 const MAX_ASKED: usize = 2;
 
@@ -206,6 +208,19 @@ impl Swarm {
         self.remove_source(peer);
     }
 
+    /// Sources that owe something and have sent nothing for too long.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> Vec<PeerId> {
+        let is_silent = |source: &Source| {
+            !source.owes.is_empty() && now.saturating_duration_since(source.last_sign) >= GIVE_UP
+        };
+        self.sources
+            .iter()
+            .filter(|(_, source)| is_silent(source))
+            .map(|(peer, _)| *peer)
+            .collect()
+    }
+
     /// A deadline passed: what stalled sources owe, all but one piece each, may be asked of others.
     pub fn handle_timeout(&mut self, now: Instant) {
         let mut released = Vec::new();
@@ -352,6 +367,22 @@ mod tests {
         assert!(ask_all(&mut swarm, later, 0).is_empty());
         swarm.piece_arrived(later, &peer(0), owed[0]);
         assert!(!ask_all(&mut swarm, later, 0).is_empty());
+    }
+
+    #[test]
+    fn a_source_that_sends_nothing_is_given_up() {
+        let now = Instant::now();
+        let mut swarm = swarm(10, 2, now);
+        ask_all(&mut swarm, now, 0);
+        assert_eq!(swarm.silent(now + GIVE_UP / 2), []);
+        swarm.handle_timeout(now + STALL);
+        assert_eq!(
+            swarm.silent(now + GIVE_UP),
+            [peer(0)],
+            "who owes nothing may be silent"
+        );
+        swarm.note_sign(now + STALL, &peer(0));
+        assert_eq!(swarm.silent(now + GIVE_UP), []);
     }
 
     #[test]

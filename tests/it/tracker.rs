@@ -174,3 +174,27 @@ fn row_38_a_member_that_asks_too_fast_is_told_so() {
     bob.say("search x");
     bob.wait_for("nothing matches \"x\"");
 }
+
+#[test]
+fn a_transfer_goes_on_while_the_tracker_is_away() {
+    // A question to a tracker that is away takes seconds to fail; pieces must not wait for that.
+    let group = Group::new();
+    let (mut tracker, address) = group.tracker();
+    let file = group.path("large.bin");
+    let large = std::fs::File::create(&file).unwrap();
+    large.set_len(3 << 30).unwrap();
+    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let mut leecher = group.peer("leecher", &address, &["--no-seed"]);
+    leecher.say("download large.bin");
+    wait_until("the transfer runs", || {
+        names_in(&group.path("leecher"))
+            .iter()
+            .any(|name| name.ends_with(".part"))
+    });
+    tracker.kill();
+    let begin = Instant::now();
+    leecher.wait_for("Download successful");
+    let elapsed = begin.elapsed();
+    assert!(elapsed < Duration::from_secs(60), "{elapsed:?}");
+}

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::{Group, assert_same, hash, names_in, text, wait_until};
 
@@ -357,4 +359,95 @@ fn row_68_rights_of_the_source_are_not_taken_over() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o7111, 0, "{mode:o}");
+}
+
+/// Turns a bit of a shared file without a trace in its times: a disk that rots, or a seeder that lies.
+fn rot(path: &Path, offset: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn row_47_a_lying_seeder_is_put_aside_and_when_all_lie_nothing_is_kept() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let mut seeders = ["liar", "honest"].map(|name| {
+        let file = group.file(&format!("{name}.d/x.bin"), 40 * MIB, 9);
+        let mut seeder = group.peer(name, &address, &["--share", file.to_str().unwrap()]);
+        seeder.wait_for("Sharing");
+        seeder
+    });
+    for piece in 0..40 {
+        rot(&group.path("liar.d/x.bin"), piece * MIB + 77);
+    }
+    let out = group.folder("out");
+    let get = ["get", "x.bin", "--out", out.to_str().unwrap()];
+    let output = group.once(&address, &get);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let (fetched, right) = (out.join("downloaded_x.bin"), group.path("honest.d/x.bin"));
+    assert_same(&fetched, &right, 40 * MIB);
+    fs::remove_file(fetched).unwrap();
+
+    seeders[1].say("quit");
+    seeders[1].exit_within(Duration::from_secs(5));
+    let output = group.once(&address, &get);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains("wrong data"), "{said}");
+    assert!(names_in(&out).is_empty(), "{:?}", names_in(&out));
+}
+
+#[test]
+fn a_listed_peer_that_takes_no_connection_ends_a_download_with_a_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", MIB, 3);
+    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    // Without another descriptor it goes on greeting the tracker, but accepts nobody.
+    let pid = rustix::process::Pid::from_child(&seeder.child);
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, none).unwrap();
+    let begin = Instant::now();
+    let output = group.once(&address, &["get", "x.bin"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("not reachable"), "{said}");
+    assert!(begin.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn row_62_a_file_size_limit_is_a_line_and_not_the_end_by_a_signal() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", 5 * MIB, 3);
+    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let out = group.folder("out");
+    let limited = group.command("limited");
+    let mut shell = Command::new("sh");
+    for (name, value) in limited.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    let output = shell
+        .args(["-c", "ulimit -f 1000; exec \"$0\" \"$@\""])
+        .arg(limited.get_program())
+        .args(["get", "x.bin", "--tracker", &address, "--name", "limited"])
+        .args(["--out", out.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains("may not become so large"), "{said}");
+    assert!(names_in(&out).is_empty(), "{:?}", names_in(&out));
 }
