@@ -27,7 +27,22 @@ const CONFIRM_TIME: Duration = Duration::from_secs(5);
 const MAX_DISCARDED: usize = 64 * 1024;
 /// Handshakes that may wait for a processor; beyond it the answer is "busy".
 const MAX_WAITING: usize = 256;
+/// Strangers that are heard to the end of their time although nothing came of it.
+const MAX_MUTE: usize = 128;
 const BACKLOG: i32 = 1024;
+
+/// Lets this process have as many descriptors as the system allows it: connections and files are many.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}
 
 /// This machine's clock: Unix time in ms.
 #[must_use]
@@ -102,6 +117,7 @@ pub struct Doorkeeper {
     hall: Arc<Mutex<Hall>>,
     processors: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    mute: Arc<Semaphore>,
 }
 
 struct Hall {
@@ -129,6 +145,7 @@ impl Doorkeeper {
             hall: Arc::new(Mutex::new(hall)),
             processors: Arc::new(Semaphore::new((cores / 2).max(1))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            mute: Arc::new(Semaphore::new(MAX_MUTE)),
         }
     }
 
@@ -195,8 +212,12 @@ impl Visitor {
         };
         if accepted.is_none() {
             // The place is given back first: whoever is mute shall not keep others out.
+            let mute = Arc::clone(&self.door.mute);
             drop(self);
-            discard_until(stream, deadline).await;
+            // Each costs a descriptor; beyond the bound the connection just ends.
+            if let Ok(_place) = mute.try_acquire() {
+                discard_until(stream, deadline).await;
+            }
         }
         accepted
     }

@@ -236,7 +236,7 @@ impl World {
             handshakes: 0,
         };
         for request in (0..FILES).filter_map(|n| peer.announce.publish(file(number, n))) {
-            peer.attachment.request(request).unwrap();
+            peer.attachment.request(self.now, request).unwrap();
             peer.announcing += 1;
         }
         self.peers.push(peer);
@@ -368,10 +368,13 @@ impl World {
             peer.next_search = now + 5 * SECOND;
             let term = format!("FILE {number} ");
             peer.attachment
-                .request(Request::Search(Search {
-                    term,
-                    cursor: Cursor::default(),
-                }))
+                .request(
+                    now,
+                    Request::Search(Search {
+                        term,
+                        cursor: Cursor::default(),
+                    }),
+                )
                 .unwrap();
         }
         peer.attachment.handle_timeout(now);
@@ -402,7 +405,7 @@ impl World {
                 Event::Failed(..) => peer.failed += 1,
                 Event::Acknowledged(ack) if peer.announcing == 0 && !peer.announce.agrees(&ack) => {
                     for request in peer.announce.repeat() {
-                        peer.attachment.request(request).unwrap();
+                        peer.attachment.request(now, request).unwrap();
                         peer.announcing += 1;
                     }
                 }
@@ -647,7 +650,10 @@ fn a_forged_source_is_never_handed_out() {
     let thief: SocketAddr = "198.51.100.99:7000".parse().unwrap();
     let (now, unix_ms) = (world.now, world.unix_ms());
     for _ in 0..20 {
-        world.peers[0].attachment.request(Request::Leave).unwrap();
+        world.peers[0]
+            .attachment
+            .request(now, Request::Leave)
+            .unwrap();
     }
     let mut forged = Vec::new();
     let mut bytes = Vec::new();

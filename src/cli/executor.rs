@@ -300,6 +300,8 @@ impl Executor {
                 crate::wire::text::fold(hit.file.name.as_str()) == crate::wire::text::fold(name)
             });
         }
+        // One content has one length: of several claims the one that most people make counts.
+        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
         hits.dedup_by_key(|hit| hit.file.content);
         match hits.as_slice() {
             [] => Err(missing()),
@@ -331,13 +333,14 @@ impl Executor {
             return Ok(hit);
         }
         let holders = self.peer.holders(content).await?;
-        let first = holders.first().ok_or_else(missing)?;
-        let theirs = self.peer.files(Some(&first.user), MAX_LISTED).await?;
-        theirs
-            .hits
-            .into_iter()
-            .find(|hit| hit.file.content == content)
-            .ok_or_else(missing)
+        let claims = |len| holders.iter().filter(|holder| holder.len == len).count();
+        let best = holders
+            .iter()
+            .max_by_key(|holder| claims(holder.len))
+            .ok_or_else(missing)?;
+        let theirs = self.peer.files(Some(&best.user), MAX_LISTED).await?;
+        let is_meant = |hit: &Hit| hit.file.content == content && hit.file.len == best.len;
+        theirs.hits.into_iter().find(is_meant).ok_or_else(missing)
     }
 
     async fn holders_of_last(&self) -> Result<(), Failure> {

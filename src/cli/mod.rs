@@ -38,6 +38,7 @@ use crate::tracker::Tracker;
 pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals(ask::restore_terminal)
         .map_err(|error| Failure::new(Class::Failed, format!("cannot handle signals: {error}")))?;
+    crate::net::raise_descriptor_limit();
     let setup = Setup::new(cli.global)?;
     let context = Context {
         setup,
@@ -306,7 +307,10 @@ impl Context {
         let executor = self
             .join(join, group, WithoutHome::Temporary, Patience::Retries)
             .await?;
-        let shared = share(&executor).await;
+        let shared = tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            shared = share(&executor) => shared,
+        };
         if shared.is_ok() {
             let key = executor.peer().tracker_key().fingerprint().brief();
             let tracker = executor.peer().tracker();

@@ -111,6 +111,72 @@ fn sha512(input: &[u8]) -> [u8; 64] {
 mod tests {
     use super::*;
 
+    // draft-irtf-cfrg-cpace-21, appendix B.3.
+    const SID: &str = "7e4b4791d6a8ef019b936c79fb7f2c57";
+    const GENERATOR: &str = "222b6b195fe84b1652badb6f6a3ae3d24341e7306967f0b8115b40d5698c7e56";
+    const SCALARS: [&str; 2] = [
+        "da3d23700a9e5699258aef94dc060dfda5ebb61f02a5ea77fad53f4ff0976d08",
+        "d2316b454718c35362d83d69df6320f38578ed5984651435e2949762d900b80d",
+    ];
+    const SHARES: [&str; 2] = [
+        "d6bac480f2c386c394efc7c47adb9925dcd2630b64f240c50f8d0eec482b9157",
+        "3ea7e0b19560d7c0b0f5734f63b955286dfa8232b5ebe63324e2d9e7433f7258",
+    ];
+    const POINT: &str = "80b69a8a76457ab6a4d7f887a4bf6b55a2f80ac19c333f917a05fc9887c8b40f";
+    const ISK: &str = "b69effbf61b51d56401c0f65601abe428de8206feaaf0e32198896dcae7b35cd\
+                       2b38950a39dfd5d4a79164614c2984f7daa460b588c1e80c3fa2068af7900447";
+    // B.3.10 and B.3.11: one multiplication that is valid, one point that is not.
+    const SCALAR: &str = "7cd0e075fa7955ba52c02759a6c90dbbfc10e6d40aea8d283e407d88cf538a05";
+    const VALID: &str = "2c3c6b8c4f3800e7aef6864025b4ed79bd599117e427c41bd47d93d654b4a51c";
+    const PRODUCT: &str = "7c13645fe790a468f62c39beb7388e541d8405d1ade69d1778c5fe3e7f6b600e";
+    const INVALID: &str = "2b3c6b8c4f3800e7aef6864025b4ed79bd599117e427c41bd47d93d654b4a51c";
+
+    fn hex(digits: &str) -> Vec<u8> {
+        data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap()
+    }
+
+    fn bytes(digits: &str) -> [u8; 32] {
+        hex(digits).try_into().unwrap()
+    }
+
+    /// An exchange with a scalar of the draft; it is below the order, so that reduction leaves it as it is.
+    fn of_the_draft(scalar: &str) -> Exchange {
+        let mut wide = [0; 64];
+        wide[..32].copy_from_slice(&hex(scalar));
+        Exchange::new(
+            b"Password",
+            b"\x0bA_initiator\x0bB_responder",
+            &hex(SID),
+            wide,
+        )
+    }
+
+    #[test]
+    fn it_computes_what_the_draft_computes() {
+        let generator = generator(b"Password", b"\x0bA_initiator\x0bB_responder", &hex(SID));
+        assert_eq!(generator.compress().to_bytes(), bytes(GENERATOR));
+        let [a, b] = SCALARS.map(of_the_draft);
+        assert_eq!([a.share, b.share], SHARES.map(bytes));
+        let secret = a.agree(&b.share).unwrap();
+        assert_eq!(secret.expose(), &bytes(POINT));
+        assert_eq!(b.agree(&a.share), Ok(secret.clone()));
+        let isk = session_key(&hex(SID), &secret, (&a.share, b"ADa"), (&b.share, b"ADb"));
+        assert_eq!(isk.expose().as_slice(), hex(ISK));
+        assert_eq!(
+            of_the_draft(SCALAR).agree(&bytes(VALID)).unwrap().expose(),
+            &bytes(PRODUCT)
+        );
+        assert_eq!(
+            of_the_draft(SCALAR).agree(&bytes(INVALID)),
+            Err(InvalidShare)
+        );
+        assert_eq!(
+            of_the_draft(&"00".repeat(32)).agree(&bytes(VALID)),
+            Err(InvalidShare),
+            "scalar zero"
+        );
+    }
+
     fn exchange(password: &[u8], byte: u8) -> Exchange {
         Exchange::new(password, b"channel", b"session", [byte; 64])
     }

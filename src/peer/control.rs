@@ -299,7 +299,7 @@ impl Task {
                     self.attachment.handle_datagram(Instant::now(), &mut self.datagram[..len]);
                 }
             }
-            Some(message) = self.messages.recv() => self.handle_message(message),
+            Some(message) = self.messages.recv() => self.handle_message(message).await,
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         self.attachment.handle_timeout(Instant::now());
@@ -320,7 +320,7 @@ impl Task {
         }
     }
 
-    fn handle_message(&mut self, message: Message) {
+    async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Ask(request, reply) => self.ask(request, Some(reply)),
             Message::Publish(file, reply) => match self.announce.publish(file) {
@@ -331,7 +331,7 @@ impl Task {
                 Some(request) => self.ask(request, Some(reply)),
                 None => drop(reply.send(Ok(Response::Unpublished))),
             },
-            Message::Dialed(result) => self.handle_dialed(*result),
+            Message::Dialed(result) => self.handle_dialed(*result).await,
         }
     }
 
@@ -341,7 +341,7 @@ impl Task {
         reply: Option<oneshot::Sender<Result<Response, RequestError>>>,
     ) {
         let announces = is_announcement(&request);
-        match (self.attachment.request(request), reply) {
+        match (self.attachment.request(Instant::now(), request), reply) {
             (Some(id), reply) => {
                 self.announcing += usize::from(announces);
                 if let Some(reply) = reply {
@@ -441,11 +441,19 @@ impl Task {
         });
     }
 
-    fn handle_dialed(&mut self, result: Result<Enrolled, EnrolError>) {
+    async fn handle_dialed(&mut self, result: Result<Enrolled, EnrolError>) {
         let now = Instant::now();
         match result {
             Ok(enrolled) => {
                 self.setup.membership.learn(enrolled.member_key);
+                if enrolled.address.is_ipv4() != self.address.is_ipv4() {
+                    match bind_towards(enrolled.address).await {
+                        Ok(socket) => self.socket = socket,
+                        Err(_) => {
+                            return self.attachment.dial_failed(now, DialFailure::Unreachable);
+                        }
+                    }
+                }
                 self.address = enrolled.address;
                 self.attachment.attach(now, enrolled.established);
             }

@@ -112,6 +112,10 @@ impl Downloads {
                 return Ok(false);
             };
             let tree = serving.tree();
+            // Somebody may have published our content with a length that it does not have.
+            if tree.layout() != layout {
+                return Ok(false);
+            }
             let mut buffer = Vec::new();
             for piece in layout.pieces() {
                 buffer.resize(layout.piece_len(piece), 0);
@@ -367,13 +371,7 @@ impl<'a> Driver<'a> {
             Report::Sign => self.swarm.note_sign(now, &peer),
             Report::Page(page, hashes) => {
                 self.swarm.note_sign(now, &peer);
-                if self
-                    .pages_asked
-                    .get(&page)
-                    .is_some_and(|(asked, _)| *asked == peer)
-                {
-                    self.pages_asked.remove(&page);
-                }
+                self.pages_asked.remove(&page);
                 match self.tree.insert(page, &hashes) {
                     Ok(()) => self.ask_held(now).await,
                     Err(error) => self.drop_liar(peer, &error.to_string()),
@@ -400,7 +398,9 @@ impl<'a> Driver<'a> {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        self.swarm.handle_timeout(now);
+        for (peer, piece) in self.swarm.handle_timeout(now) {
+            self.send(peer, Ask::Cancel(piece)).await;
+        }
         for peer in self.swarm.silent(now) {
             self.lose(now, peer, "it sends nothing".to_owned());
         }
@@ -433,12 +433,28 @@ impl<'a> Driver<'a> {
         let Some(page) = self.tree.missing_page(piece) else {
             return;
         };
-        let is_asked =
-            |(_, at): &(PeerId, Instant)| now.saturating_duration_since(*at) < PAGE_PATIENCE;
-        if !self.pages_asked.get(&page).is_some_and(is_asked) {
-            self.pages_asked.insert(page, (peer, now));
-            self.send(peer, Ask::Page(page)).await;
-        }
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < PAGE_PATIENCE;
+        let asked = match self.pages_asked.get(&page) {
+            Some((_, at)) if is_fresh(*at) => return,
+            // Whoever left it unanswered is not asked again before all others were.
+            Some((last, _)) => self.next_source_after(*last).unwrap_or(peer),
+            None => peer,
+        };
+        self.pages_asked.insert(page, (asked, now));
+        self.send(asked, Ask::Page(page)).await;
+    }
+
+    /// The connected source that follows `last` in a round of all.
+    fn next_source_after(&self, last: PeerId) -> Option<PeerId> {
+        let connected = || {
+            self.links
+                .iter()
+                .filter(|(_, link)| link.is_connected)
+                .map(|(peer, _)| *peer)
+        };
+        connected()
+            .find(|peer| *peer > last)
+            .or_else(|| connected().next())
     }
 
     /// Goes through the pieces that waited for hashes.

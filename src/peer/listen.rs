@@ -1,8 +1,9 @@
 //! Accepts peers; each that shakes hands is served.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -19,10 +20,13 @@ use super::upload::serve;
 use crate::crypto::handshake::Local;
 use crate::crypto::kdf::EnvelopeKeys;
 use crate::net::{Doorkeeper, Host, listen_tcp};
+use crate::wire::id::PeerId;
 use crate::wire::packet::Role;
 
 /// Peers that are served at the same time.
 const MAX_CONNECTIONS: usize = 200;
+/// Connections of one of them.
+const MAX_PER_PEER: usize = 16;
 /// Pause after the system gave no connection, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,6 +89,7 @@ impl Listener {
         let door = Doorkeeper::new();
         let host = Arc::new(membership);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let guests = Guests::default();
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -99,6 +104,7 @@ impl Listener {
                 continue;
             };
             let (host, shares, places) = (Arc::clone(&host), shares.clone(), Arc::clone(&places));
+            let guests = Arc::clone(&guests);
             let serving = async move {
                 let Some(accepted) = visitor.shake_hands(&mut stream, host).await else {
                     return;
@@ -111,6 +117,9 @@ impl Listener {
                     return;
                 }
                 let peer = accepted.keys.remote;
+                let Some(_own) = Guest::enter(&guests, peer) else {
+                    return;
+                };
                 let (reader, writer) = split(stream, accepted.keys.stream);
                 debug!(?peer, "serving");
                 match serve(reader, writer, shares).await {
@@ -131,9 +140,60 @@ impl Listener {
     }
 }
 
+/// Connections of each peer.
+type Guests = Arc<Mutex<HashMap<PeerId, usize>>>;
+
+/// One connection of a peer, until it is dropped.
+struct Guest {
+    guests: Guests,
+    peer: PeerId,
+}
+
+impl Guest {
+    /// `None` when the peer has as many as it may: nobody shall take all places.
+    fn enter(guests: &Guests, peer: PeerId) -> Option<Self> {
+        let mut counts = guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_insert(0);
+        if *count >= MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Self {
+            guests: Arc::clone(guests),
+            peer,
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_peer_does_not_take_all_places() {
+        let guests = Guests::default();
+        let peer = PeerId([1; 32]);
+        let mut own: Vec<_> = std::iter::from_fn(|| Guest::enter(&guests, peer)).collect();
+        assert_eq!(own.len(), MAX_PER_PEER);
+        assert!(Guest::enter(&guests, PeerId([2; 32])).is_some());
+        own.pop();
+        assert!(Guest::enter(&guests, peer).is_some());
+        drop(own);
+        assert!(guests.lock().unwrap().is_empty());
+    }
 
     #[tokio::test]
     async fn a_range_of_ports_is_tried_in_order() {

@@ -189,7 +189,9 @@ impl Serving {
     /// When the file is not what it was.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), Gone> {
         self.file.read_exact_at(bytes, offset).map_err(|error| {
-            self.shares.withdraw(&self.entry, error.to_string());
+            if is_lasting(&error) {
+                self.shares.withdraw(&self.entry, explain(&error));
+            }
             Gone
         })
     }
@@ -292,11 +294,28 @@ fn open_plain(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Does this tell something of the file, and not of a lack that passes?
+fn is_lasting(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, UnexpectedEof,
+    };
+    let lasting = [
+        InvalidInput,
+        IsADirectory,
+        NotADirectory,
+        NotFound,
+        PermissionDenied,
+        UnexpectedEof,
+    ];
+    lasting.contains(&error.kind())
+}
+
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "it is not yours to read".to_owned(),
         io::ErrorKind::IsADirectory => "it is a folder; share the files in it".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it became shorter".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -3,7 +3,7 @@
 //! Chunks are gathered to a piece, the piece is hashed and written on a thread that may wait for the
 //! disk, and only the verdict goes to the download.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{ConnectionError, Reader, Writer};
+use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
 use super::membership::Membership;
 use super::store::write_at;
@@ -32,6 +32,8 @@ const OPEN_TIME: Duration = Duration::from_secs(10);
 const MAX_VERIFYING: usize = 2;
 /// Pieces that one source may have begun at the same time; ours come one after the other.
 const MAX_BEGUN: usize = 4;
+/// Cancelled requests that are remembered; the uploader has forgotten older ones as well.
+const MAX_CANCELLED: usize = 64;
 /// Signs of life are reported this often.
 const SIGN_EVERY: Duration = Duration::from_millis(500);
 
@@ -102,7 +104,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         goal,
         writer,
         begun: HashMap::new(),
-        cancelled: HashMap::new(),
+        cancelled: BTreeMap::new(),
         last_request: 0,
         spare: Vec::new(),
         verifying: JoinSet::new(),
@@ -134,7 +136,7 @@ struct Source {
     writer: Writer,
     begun: HashMap<u32, Assembly>,
     /// Requests that were cancelled, and how many bytes may still come of each.
-    cancelled: HashMap<u32, usize>,
+    cancelled: BTreeMap<u32, usize>,
     last_request: u32,
     spare: Vec<Vec<u8>>,
     verifying: JoinSet<Verified>,
@@ -150,8 +152,11 @@ impl Source {
         if !self.open(&mut reader).await? {
             return Ok(());
         }
+        // Who only waits for pieces says nothing else, and would be taken for dead.
+        let mut pings = tokio::time::interval(PING_AFTER);
         loop {
             tokio::select! {
+                _ = pings.tick() => self.writer.send(&Frame::Ping).await?,
                 Some(verified) = self.verifying.join_next() => {
                     if let Ok(verified) = verified {
                         self.report_verdict(verified).await;
@@ -230,18 +235,17 @@ impl Source {
                 self.writer.send(&Frame::Request { request, wanted }).await
             }
             Ask::Cancel(piece) => {
-                let Some(request) = self
-                    .begun
-                    .iter()
-                    .find(|(_, begun)| begun.piece == piece)
-                    .map(|(request, _)| *request)
-                else {
-                    return Ok(());
-                };
-                self.begun.remove(&request);
-                self.cancelled
-                    .insert(request, self.goal.layout.piece_len(piece));
-                self.writer.send(&Frame::Cancel { request }).await
+                let begun = self.begun.iter().filter(|(_, begun)| begun.piece == piece);
+                for request in begun.map(|(request, _)| *request).collect::<Vec<_>>() {
+                    self.begun.remove(&request);
+                    self.cancelled
+                        .insert(request, self.goal.layout.piece_len(piece));
+                    self.writer.send(&Frame::Cancel { request }).await?;
+                }
+                while self.cancelled.len() > MAX_CANCELLED {
+                    self.cancelled.pop_first();
+                }
+                Ok(())
             }
         }
     }

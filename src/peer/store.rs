@@ -23,6 +23,8 @@ const PART_SUFFIX: &str = ".part";
 const MAX_NAME_LEN: usize = 255;
 /// Windows drops these at the end of a name.
 const ENDS_NO_NAME: [char; 2] = ['.', ' '];
+/// Part files that are tried when others clear them away.
+const PART_TRIES: u32 = 8;
 /// Numbers that are tried when a name is taken.
 const MAX_COPIES: u32 = 10_000;
 
@@ -74,18 +76,30 @@ impl Partial {
             &content.to_hex()[..ContentId::SHORT_LEN]
         );
         disk::remove_abandoned(dir, &prefix, PART_SUFFIX);
-        let part = format!("{prefix}{random:08x}{PART_SUFFIX}");
-        let file = disk::create_new(dir, &part).map_err(|error| fail(&error))?;
+        let partial = (0..PART_TRIES)
+            .find_map(|number| {
+                Self::open_part(dir, format!("{prefix}{random:08x}{number}{PART_SUFFIX}"))
+                    .transpose()
+            })
+            .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
+            .map_err(|error| fail(&error))?;
+        disk::reserve(&partial.file, layout.len()).map_err(|error| fail(&error))?;
+        Ok(partial)
+    }
+
+    /// Creates a part file and holds it; `None` when somebody took it for an abandoned one meanwhile.
+    fn open_part(dir: &Path, part: String) -> io::Result<Option<Self>> {
+        let file = disk::create_new(dir, &part)?;
+        // Held as long as this process lives: others may remove what nobody holds.
+        let is_held = file.try_lock().is_ok();
+        let is_there = std::fs::symlink_metadata(dir.join(&part)).is_ok();
         let partial = Self {
             file: Arc::new(file),
             dir: dir.to_owned(),
             part,
             is_finished: false,
         };
-        // Held as long as this process lives: others may remove what nobody holds.
-        let _ = partial.file.try_lock();
-        disk::reserve(&partial.file, layout.len()).map_err(|error| fail(&error))?;
-        Ok(partial)
+        Ok((is_held && is_there).then_some(partial))
     }
 
     /// The file, for positioned writes by several threads.

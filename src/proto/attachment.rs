@@ -193,8 +193,8 @@ impl Attachment {
     }
 
     /// Asks the tracker; the answer, or its absence, comes as an event. `None` when far too many wait.
-    pub fn request(&mut self, request: Request) -> Option<RequestId> {
-        self.requests.push(request)
+    pub fn request(&mut self, now: Instant, request: Request) -> Option<RequestId> {
+        self.requests.push(now, request)
     }
 
     /// Bytes came from the tracker's address, or claim to.
@@ -269,7 +269,7 @@ impl Attachment {
                 .find(|at| *at > now)
         });
         let requests = if self.login.is_some() {
-            None
+            self.requests.poll_queue_timeout()
         } else {
             self.requests.poll_timeout()
         };

@@ -16,6 +16,8 @@ const REPEATS_MS: [u64; 4] = [200, 200, 400, 600];
 const LOSSY_REPEAT: Duration = Duration::from_millis(200);
 /// A request without an answer fails after this long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A request that does not get its turn fails after this long.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
 /// Requests that may wait for their turn.
 const MAX_QUEUED: usize = 4096;
 
@@ -23,7 +25,7 @@ const MAX_QUEUED: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Requests {
     outstanding: BTreeMap<RequestId, Outstanding>,
-    queued: VecDeque<(RequestId, Request)>,
+    queued: VecDeque<(RequestId, Request, Instant)>,
     last: u32,
 }
 
@@ -51,12 +53,12 @@ impl Requests {
     }
 
     /// Takes a request; `None` when too many wait already.
-    pub fn push(&mut self, request: Request) -> Option<RequestId> {
+    pub fn push(&mut self, now: Instant, request: Request) -> Option<RequestId> {
         if self.queued.len() >= MAX_QUEUED {
             return None;
         }
         let id = self.fresh_id();
-        self.queued.push_back((id, request));
+        self.queued.push_back((id, request, now + QUEUE_PATIENCE));
         Some(id)
     }
 
@@ -80,7 +82,7 @@ impl Requests {
         if self.outstanding.len() >= MAX_OUTSTANDING_REQUESTS {
             return None;
         }
-        let (id, request) = self.queued.pop_front()?;
+        let (id, request, _) = self.queued.pop_front()?;
         let next_send = now + repeat_after(0, is_lossy);
         let entry = Outstanding {
             request,
@@ -113,6 +115,12 @@ impl Requests {
 
     /// The next request that got no answer in time; it is forgotten.
     pub fn poll_failed(&mut self, now: Instant) -> Option<(RequestId, Request)> {
+        if let Some((id, request, _)) = self
+            .queued
+            .pop_front_if(|(_, _, gives_up)| *gives_up <= now)
+        {
+            return Some((id, request));
+        }
         let (id, _) = self
             .outstanding
             .iter()
@@ -125,10 +133,21 @@ impl Requests {
     /// When to come back.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.outstanding
+        let outstanding = self
+            .outstanding
             .values()
             .map(|entry| entry.next_send.min(entry.gives_up))
+            .min();
+        outstanding
+            .into_iter()
+            .chain(self.poll_queue_timeout())
             .min()
+    }
+
+    /// When a request that waits for its turn is given up.
+    #[must_use]
+    pub fn poll_queue_timeout(&self) -> Option<Instant> {
+        self.queued.front().map(|(_, _, gives_up)| *gives_up)
     }
 
     /// Is there a request that was never sent and may be?
@@ -171,7 +190,7 @@ mod tests {
     fn sends(is_lossy: bool) -> (Vec<u32>, u32) {
         let start = Instant::now();
         let mut requests = Requests::default();
-        requests.push(Request::Leave).unwrap();
+        requests.push(Instant::now(), Request::Leave).unwrap();
         let mut sent = Vec::new();
         for ms in 0.. {
             let now = start + ms * MS;
@@ -198,7 +217,7 @@ mod tests {
         let now = Instant::now();
         let mut requests = Requests::default();
         let ids: Vec<_> = (0..40)
-            .map(|_| requests.push(Request::Leave).unwrap())
+            .map(|_| requests.push(Instant::now(), Request::Leave).unwrap())
             .collect();
         let mut sent = 0;
         while requests.poll_due(now, false).is_some() {
@@ -217,15 +236,28 @@ mod tests {
     #[test]
     fn the_queue_is_bounded() {
         let mut requests = Requests::default();
-        assert!((0..MAX_QUEUED).all(|_| requests.push(Request::Leave).is_some()));
-        assert_eq!(requests.push(Request::Leave), None);
+        assert!((0..MAX_QUEUED).all(|_| requests.push(Instant::now(), Request::Leave).is_some()));
+        assert_eq!(requests.push(Instant::now(), Request::Leave), None);
+    }
+
+    #[test]
+    fn a_request_that_never_gets_its_turn_fails_too() {
+        let now = Instant::now();
+        let mut requests = Requests::default();
+        let id = requests.push(now, Request::Leave).unwrap();
+        assert_eq!(requests.poll_failed(now + QUEUE_PATIENCE - MS), None);
+        assert_eq!(
+            requests.poll_failed(now + QUEUE_PATIENCE),
+            Some((id, Request::Leave))
+        );
+        assert_eq!(requests.poll_timeout(), None);
     }
 
     #[test]
     fn a_new_session_asks_everything_again_at_once() {
         let now = Instant::now();
         let mut requests = Requests::default();
-        let id = requests.push(Request::Leave).unwrap();
+        let id = requests.push(Instant::now(), Request::Leave).unwrap();
         assert!(requests.poll_due(now, false).is_some());
         assert!(requests.poll_due(now + MS, false).is_none());
         requests.hasten_all(now + MS);

@@ -18,6 +18,8 @@ const MAX_DEPTH: usize = 8;
 const STALL: Duration = Duration::from_secs(2);
 /// A source that was asked and sends nothing for this long is given up; its connection may be dead.
 const GIVE_UP: Duration = Duration::from_secs(20);
+/// A source that delivers no piece for this long does not count when pieces are doubled.
+const CREDIT: Duration = Duration::from_secs(10);
 /// Sources that may be asked for the same piece in the end game.
 const MAX_ASKED: usize = 2;
 
@@ -37,6 +39,8 @@ struct Source {
     owes: BTreeSet<PieceIndex>,
     last_sign: Instant,
     delivered: u64,
+    /// When it last delivered a piece, or began to owe one.
+    last_piece: Instant,
     is_stalled: bool,
 }
 
@@ -128,6 +132,7 @@ impl Swarm {
             owes: BTreeSet::new(),
             last_sign: now,
             delivered: 0,
+            last_piece: now,
             is_stalled: false,
         };
         self.sources.insert(peer, source);
@@ -152,12 +157,13 @@ impl Swarm {
         }
         let piece = match self.picker.take(&source.has) {
             Some(piece) => piece,
-            None if source.owes.is_empty() => self.piece_to_double(peer)?,
+            None if source.owes.is_empty() => self.piece_to_double(now, peer)?,
             None => return None,
         };
         let source = self.sources.get_mut(peer)?;
         if source.owes.is_empty() {
             source.last_sign = now;
+            source.last_piece = now;
         }
         source.owes.insert(piece);
         self.asked.entry(piece).or_default().insert(*peer);
@@ -186,6 +192,7 @@ impl Swarm {
             source.owes.remove(&piece);
             source.delivered += 1;
             source.last_sign = now;
+            source.last_piece = now;
             source.is_stalled = false;
         }
         if !self.done.insert(piece) {
@@ -222,7 +229,8 @@ impl Swarm {
     }
 
     /// A deadline passed: what stalled sources owe, all but one piece each, may be asked of others.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Returns them, so that those sources need not send them any more.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(PeerId, PieceIndex)> {
         let mut released = Vec::new();
         for (peer, source) in &mut self.sources {
             if !source.owes.is_empty() && now.saturating_duration_since(source.last_sign) >= STALL {
@@ -232,9 +240,10 @@ impl Swarm {
                 }
             }
         }
-        for (peer, piece) in released {
-            self.release(peer, piece);
+        for (peer, piece) in &released {
+            self.release(*peer, *piece);
         }
+        released
     }
 
     fn release(&mut self, peer: PeerId, piece: PieceIndex) {
@@ -250,17 +259,25 @@ impl Swarm {
         }
     }
 
-    /// The piece that has been owed for longest, by somebody else, and that `peer` has too.
-    fn piece_to_double(&self, peer: &PeerId) -> Option<PieceIndex> {
+    /// The piece that has been owed for longest, by somebody else, and that `peer` has too. Those who
+    /// have delivered nothing for long do not count among the askers: they shall not keep it to themselves.
+    fn piece_to_double(&self, now: Instant, peer: &PeerId) -> Option<PieceIndex> {
         let source = self.sources.get(peer)?;
+        let is_credible = |owner: &&PeerId| {
+            let owner = self.sources.get(*owner);
+            owner.is_some_and(|owner| {
+                !owner.is_stalled && now.saturating_duration_since(owner.last_piece) < CREDIT
+            })
+        };
         let owed = self.asked.iter().filter(|(piece, asked)| {
-            asked.len() < MAX_ASKED && !asked.contains(peer) && source.has.has(**piece)
+            let askers = asked.iter().filter(is_credible).count();
+            askers < MAX_ASKED && !asked.contains(peer) && source.has.has(**piece)
         });
         let age = |asked: &BTreeSet<PeerId>| {
             asked
                 .iter()
                 .filter_map(|owner| self.sources.get(owner))
-                .map(|owner| owner.last_sign)
+                .map(|owner| owner.last_piece)
                 .min()
         };
         owed.min_by_key(|(_, asked)| age(asked))
@@ -386,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn two_that_drip_do_not_keep_the_last_piece_to_themselves() {
+        let now = Instant::now();
+        let mut swarm = swarm(1, 3, now);
+        let last = swarm.next_request(now, &peer(0)).unwrap();
+        assert_eq!(swarm.next_request(now, &peer(1)), Some(last));
+        assert_eq!(swarm.next_request(now, &peer(2)), None, "two at a time");
+        let later = now + CREDIT;
+        swarm.note_sign(later, &peer(0));
+        swarm.note_sign(later, &peer(1));
+        assert_eq!(swarm.next_request(later, &peer(2)), Some(last));
+    }
+
+    #[test]
     fn a_liar_is_dropped_and_never_asked_again() {
         let now = Instant::now();
         let mut swarm = swarm(4, 2, now);
@@ -417,7 +447,7 @@ mod tests {
                     0 => swarm.add_source(now, peer(source), Bitfield::full(layout)),
                     1 => swarm.remove_source(&peer(source)),
                     2 => swarm.piece_was_wrong(&peer(source)),
-                    3 => swarm.handle_timeout(now),
+                    3 => drop(swarm.handle_timeout(now)),
                     _ => if let Some(piece) = swarm.next_request(now, &peer(source))
                         && piece.get() % 2 == 0 {
                             arrived += u32::from(swarm.piece_arrived(now, &peer(source), piece) != Arrival::Duplicate);

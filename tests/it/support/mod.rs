@@ -260,6 +260,16 @@ impl Process {
         None
     }
 
+    /// Bytes that it has written so far, to files and connections.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let counts = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
+        let line = counts
+            .lines()
+            .find(|line| line.starts_with("wchar"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Forgets the peak of its memory so far.
     pub(crate) fn reset_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
