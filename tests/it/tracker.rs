@@ -183,14 +183,7 @@ fn a_transfer_goes_on_while_the_tracker_is_away() {
     seeder.wait_for("Sharing");
     let mut leecher = group.peer("leecher", &address, &["--no-seed"]);
     leecher.say("download large.bin");
-    wait_until("the transfer runs", || {
-        names_in(&group.path("leecher"))
-            .iter()
-            .any(|name| name.ends_with(".part"))
-    });
+    wait_until("the transfer runs", || leecher.written_bytes() > 20 << 20);
     tracker.kill();
-    let begin = Instant::now();
     leecher.wait_for("Download successful");
-    let elapsed = begin.elapsed();
-    assert!(elapsed < Duration::from_secs(60), "{elapsed:?}");
 }
