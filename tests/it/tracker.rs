@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Group, Process, assert_same, names_in, text, wait_until};
+use crate::support::{Group, Process, assert_same, text, wait_until};
 
 const FILES: usize = 100;
 
