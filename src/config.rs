@@ -3,9 +3,10 @@
 //! Files are TOML; an unknown key is an error with its line, since a setting that is silently ignored is
 //! worse than none. `config/p2pfs.toml` shows every key with its default, and a test keeps it so.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -167,9 +168,19 @@ impl Config {
             path: path.to_owned(),
             reason,
         };
-        let file = match File::open(path) {
+        // O_NONBLOCK: a FIFO in its place must not hang us.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A home that is no directory (/dev/null, for services) holds no file either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(fail(error.to_string())),
         };
         let found = file.metadata().map_err(|error| fail(error.to_string()))?;
@@ -364,8 +375,16 @@ mod tests {
             "the user's file need not exist"
         );
         let huge = dir.path().join("huge.toml");
-        File::create(&huge).unwrap().set_len(1 << 30).unwrap();
+        std::fs::File::create(&huge).unwrap().set_len(1 << 30).unwrap();
         assert!(Config::load(Some(&huge), None).is_err());
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_bits_truncate(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(Config::load(Some(&fifo), None).is_err(), "and does not wait");
+        assert!(
+            Config::load(None, Some(&huge.join("config.toml"))).is_ok(),
+            "nor need its directory be one"
+        );
     }
 
     #[test]

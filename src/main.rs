@@ -78,7 +78,10 @@ fn usage(error: &clap::Error) -> ExitCode {
         _ => {
             let failure = Failure::usage(p2pfs::cli::command::explain(error))
                 .hint("p2pfs --help lists everything");
-            Screen::new(Style::Text, false).failure(&failure);
+            // What could not be parsed may still have said how it wants to be answered.
+            let is_json = std::env::args_os().any(|argument| argument == "--json");
+            let style = if is_json { Style::Json } else { Style::Text };
+            Screen::new(style, false).failure(&failure);
             ExitCode::from(failure.class.code())
         }
     }

@@ -170,13 +170,13 @@ pub struct PeerArgs {
     /// How to join
     #[command(flatten)]
     pub join: JoinArgs,
-    /// Share these files at once
+    /// Share these files at once; then it stays until Ctrl-C, even where nobody can type
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub share: Vec<PathBuf>,
     /// Download these at once
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub get: Vec<String>,
-    /// Leave when the downloads of --get are done
+    /// Leave when --share and --get are done
     #[arg(long)]
     pub exit: bool,
     /// Run this command and leave; may be given again

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::command::{Command, help};
 use super::exit::{Class, Failure};
 use super::render;
-use super::screen::Screen;
+use super::screen::{Screen, Style};
 use crate::peer::{Peer, Shared, Wanted};
 use crate::wire::control::Hit;
 use crate::wire::id::ContentId;
@@ -255,9 +255,15 @@ impl Executor {
                     .note(&format!("! {}", Failure::from(error).line()));
             }
         }
+        // Another reading of the whole file: only for scripts, which compare.
+        let sha256 = match self.screen.style() {
+            Style::Json => Some(sha256_of(done.path.clone()).await?),
+            Style::Text => None,
+        };
         Ok(json!({
-            "name": done.file.name.as_str(), "path": done.path, "id": done.file.content.to_string(),
-            "size": done.file.len, "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
+            "name": done.file.name.as_str(), "path": done.path.to_string_lossy(),
+            "id": done.file.content.to_string(), "sha256": sha256, "size": done.file.len,
+            "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
         }))
     }
 

@@ -24,6 +24,7 @@ use self::ask::{Dialog, Purpose};
 use self::command::Command;
 use self::executor::{Executor, Patience};
 use self::exit::{Class, Failure};
+use self::prompt::End;
 use self::screen::Screen;
 use self::setup::{DEFAULT_PORT, Home, Setup, WithoutHome};
 use crate::crypto::kdf::Group;
@@ -266,7 +267,14 @@ impl Context {
         }))?;
         let work = self.work(&executor, &args);
         let done = tokio::select! {
-            () = self.shutdown.token().cancelled() => Ok(()),
+            // A peer that stays ends well when asked to; one that had work to finish did not finish it.
+            () = self.shutdown.token().cancelled() => {
+                if args.exit || !args.command.is_empty() {
+                    Err(self.interrupted())
+                } else {
+                    Ok(())
+                }
+            }
             done = work => done,
         };
         executor.peer().leave().await;
@@ -290,11 +298,17 @@ impl Context {
         if !args.command.is_empty() {
             return prompt::run_lines(executor, &self.screen, &args.command).await;
         }
-        if args.no_prompt || args.exit {
-            self.shutdown.token().cancelled().await;
+        if args.exit {
             return Ok(());
         }
-        prompt::run(executor, &self.screen, self.dialog()).await
+        if !args.no_prompt {
+            let end = prompt::run(executor, &self.screen, self.dialog()).await?;
+            if end == End::Asked || args.share.is_empty() {
+                return Ok(());
+            }
+        }
+        self.shutdown.token().cancelled().await;
+        Ok(())
     }
 
     /// Shares until a signal comes.

@@ -18,22 +18,34 @@ const PROMPT: &str = "P2P> ";
 /// Longest line that is read, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
 
+/// Why no more commands come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// There was no input at all: standard input is closed, or `/dev/null`.
+    NoInput,
+}
+
 /// Reads and runs commands until `quit` or the end of the input.
 ///
 /// # Errors
 /// When results cannot be written any more.
-pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result<(), Failure> {
+pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result<End, Failure> {
     let (sender, mut lines) = mpsc::channel(1);
     // A thread of its own: reading from a terminal cannot be interrupted.
     std::thread::spawn(move || read_lines(&sender));
     let tasks = TaskTracker::new();
     let is_typed = dialog == Dialog::Terminal;
+    // Ctrl-D at a terminal is a wish, the end of what was never there is none.
+    let mut end = if is_typed { End::Asked } else { End::NoInput };
     if is_typed {
         screen.prompt(Some(PROMPT));
     }
     while let Some(line) = lines.recv().await {
         // Enter was pressed: what is printed now stands on lines of its own.
         screen.prompt(None);
+        end = End::Asked;
         match parse(&line) {
             Ok(None) => {}
             Ok(Some(Command::Quit)) => break,
@@ -60,7 +72,7 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         }
     }
     screen.prompt(None);
-    Ok(())
+    Ok(end)
 }
 
 /// Runs commands that were given as arguments, one after the other.

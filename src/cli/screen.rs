@@ -74,7 +74,7 @@ impl Screen {
     /// When stdout does not take it.
     pub fn object(&self, object: &Value) -> Result<(), Failure> {
         match self.0.style {
-            Style::Json => self.write_out(&object.to_string()),
+            Style::Json => self.write_out(&one_line(object)),
             Style::Text => Ok(()),
         }
     }
@@ -167,5 +167,35 @@ impl Screen {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<&'static str>> {
         self.0.prompt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The object with `v` and `type` before all else, so that a reader of lines knows at once what it has.
+fn one_line(object: &Value) -> String {
+    let Value::Object(fields) = object else {
+        return object.to_string();
+    };
+    let first = ["v", "type"];
+    let rest = fields.iter().filter(|(key, _)| !first.contains(&key.as_str()));
+    let ordered = first
+        .iter()
+        .filter_map(|key| fields.get_key_value(*key))
+        .chain(rest)
+        .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())));
+    format!("{{{}}}", ordered.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_begins_with_its_version_and_type() {
+        let object = json!({"a": [1], "type": "file", "name": "x\"\n", "v": 1});
+        let line = one_line(&object);
+        assert!(line.starts_with(r#"{"v":1,"type":"file","#), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);
     }
 }
