@@ -375,12 +375,18 @@ mod tests {
             "the user's file need not exist"
         );
         let huge = dir.path().join("huge.toml");
-        std::fs::File::create(&huge).unwrap().set_len(1 << 30).unwrap();
+        std::fs::File::create(&huge)
+            .unwrap()
+            .set_len(1 << 30)
+            .unwrap();
         assert!(Config::load(Some(&huge), None).is_err());
         let fifo = dir.path().join("fifo");
         let mode = rustix::fs::Mode::from_bits_truncate(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert!(Config::load(Some(&fifo), None).is_err(), "and does not wait");
+        assert!(
+            Config::load(Some(&fifo), None).is_err(),
+            "and does not wait"
+        );
         assert!(
             Config::load(None, Some(&huge.join("config.toml"))).is_ok(),
             "nor need its directory be one"

@@ -1,18 +1,28 @@
-//! The log on the console, behind one filter.
+//! The log on the console, behind one filter: one event, one line.
+//!
+//! Names and texts of others reach the log as fields. A line is escaped as a whole on its way out, so that no
+//! field can begin a second line or colour the first; that is also why the log has no colours of its own.
 
-use std::io::IsTerminal as _;
+use std::io;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::wire::text::safe;
 
 /// How much is told, from `-q` and `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verbosity(pub i8);
 
-/// Begins to log to stderr: warnings, or what `-v` and `P2PFS_LOG` say. Called once.
+/// Takes one line of the log, without its end.
+pub type Sink = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Begins to log to `sink`: warnings, or what `-v` and `P2PFS_LOG` say. Called once.
 ///
 /// # Errors
 /// When `P2PFS_LOG` is no filter; the words complete "P2PFS_LOG …".
-pub fn start(verbosity: Verbosity) -> Result<(), String> {
+pub fn start(verbosity: Verbosity, sink: Sink) -> Result<(), String> {
     let level = match verbosity.0 {
         ..=-1 => "error",
         0 => "warn",
@@ -20,7 +30,7 @@ pub fn start(verbosity: Verbosity) -> Result<(), String> {
         2 => "p2pfs=debug,info",
         _ => "p2pfs=trace,debug",
     };
-    let filter = match std::env::var_os("P2PFS_LOG") {
+    let filter = match std::env::var_os("P2PFS_LOG").filter(|text| !text.is_empty()) {
         None => EnvFilter::new(level),
         Some(text) => {
             let text = text.into_string().map_err(|_| "is not text".to_owned())?;
@@ -28,14 +38,74 @@ pub fn start(verbosity: Verbosity) -> Result<(), String> {
             EnvFilter::try_new(&text).map_err(|error| format!("is no filter: {error}"))?
         }
     };
-    let has_colours = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(has_colours)
+        .with_writer(Lines(sink))
+        .with_ansi(false)
         .with_target(false)
         .try_init()
         .map_err(|error| error.to_string())
+}
+
+struct Lines(Sink);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+    fn make_writer(&'a self) -> Line {
+        Line {
+            sink: Arc::clone(&self.0),
+            text: Vec::new(),
+        }
+    }
+}
+
+/// One event: collected, escaped, and told when complete.
+struct Line {
+    sink: Sink,
+    text: Vec<u8>,
+}
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.text.is_empty() {
+            (self.sink)(&safe(String::from_utf8_lossy(&self.text).trim_end()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn row_73_one_event_is_one_line_whatever_its_fields_hold() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        let lines = Lines(Arc::new(move |line: &str| {
+            ear.lock().unwrap().push(line.to_owned());
+        }));
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines)
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(name = %"a\nERROR forged\x1b[2J", "peer \u{202e}left");
+        });
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(!heard[0].chars().any(char::is_control), "{heard:?}");
+        assert!(!heard[0].contains('\u{202e}'), "{heard:?}");
+    }
 }

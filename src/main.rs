@@ -1,6 +1,7 @@
 //! Arguments, logging, role, exit code.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
     let verbosity = i8::try_from(cli.global.verbose)
         .unwrap_or(i8::MAX)
         .saturating_sub(i8::try_from(quiet).unwrap_or(i8::MAX));
-    let done = logging::start(Verbosity(verbosity))
+    let log = screen.clone();
+    let done = logging::start(Verbosity(verbosity), Arc::new(move |line| log.log(line)))
         .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
         .and_then(|()| run(cli, &screen));
     ask::restore_terminal();

@@ -143,6 +143,20 @@ pub fn passphrase_to_rate(
     }
 }
 
+/// Is there a passphrase that nobody has to be asked for?
+#[must_use]
+pub fn is_given(file: Option<&Path>) -> bool {
+    let credential = || {
+        let dir = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+        Some(Path::new(&dir).join("passphrase").exists())
+    };
+    let is_set = |key| std::env::var_os(key).is_some();
+    file.is_some()
+        || is_set("P2PFS_PASSPHRASE_FILE")
+        || is_set("P2PFS_PASSPHRASE")
+        || credential().unwrap_or(false)
+}
+
 fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(path) = file {
         return read(path, screen).map(Some);

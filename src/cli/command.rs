@@ -39,6 +39,12 @@ pub enum Command {
         #[arg(short, long)]
         all: bool,
     },
+    /// What the peer under our usual name shares: `p2pfs list`, beside a peer that runs
+    #[command(skip)]
+    ListUnder {
+        /// That name
+        user: String,
+    },
     /// What everybody shares
     #[command(visible_alias = "files", name = "all_files")]
     AllFiles,
@@ -101,7 +107,9 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    let mut words = shell_words::split(line).map_err(|_| "a quote is not closed".to_owned())?;
+    // A quote without its other half is a letter of a name (it's.txt), no reason to refuse the line.
+    let mut words = shell_words::split(line)
+        .unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
     let Some(first) = words.first_mut() else {
         return Ok(None);
     };
@@ -236,10 +244,7 @@ mod tests {
                 limit: 50
             }
         );
-        assert_eq!(
-            parse("download 'open"),
-            Err("a quote is not closed".to_owned())
-        );
+        assert_eq!(command("get it's.txt"), command("get \"it's.txt\""));
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Executor {
                 all: false,
             } => self.list_own(),
             Command::List { user, .. } => self.list(user.as_deref()).await,
+            Command::ListUnder { user } => self.list_under(&user).await,
             Command::AllFiles => self.list(None).await,
             Command::Search { text, limit } => self.search(&text.join(" "), limit).await,
             Command::Download { items, from, out } => {
@@ -141,6 +142,19 @@ impl Executor {
         } else {
             self.screen.text(&render::shares(&shares))?;
             self.screen.text("(people: peers --all)")
+        }
+    }
+
+    /// What the peer under our usual name shares; nothing when it is not here.
+    ///
+    /// # Errors
+    /// When the tracker does not answer.
+    pub async fn list_under(&self, user: &str) -> Result<(), Failure> {
+        match self.list(Some(user)).await {
+            Err(failure) if failure.class == Class::NotFound => {
+                self.screen.text(&format!("{user} shares nothing"))
+            }
+            listed => listed,
         }
     }
 
@@ -287,6 +301,9 @@ impl Executor {
         if let Ok(content) = item.parse::<ContentId>() {
             return self.by_content(content).await;
         }
+        if let Some(digits) = short_id(item) {
+            return self.by_digits(item, &digits).await;
+        }
         let (name, digits) = split_choice(item);
         let mut hits = self.peer.search(name, MAX_CANDIDATES).await?.hits;
         hits.retain(|hit| {
@@ -347,6 +364,24 @@ impl Executor {
         let theirs = self.peer.files(Some(&best.user), MAX_LISTED).await?;
         let is_meant = |hit: &Hit| hit.file.content == content && hit.file.len == best.len;
         theirs.hits.into_iter().find(is_meant).ok_or_else(missing)
+    }
+
+    /// The short form that tables show. It may fit several contents, so all that is shared is looked through.
+    async fn by_digits(&self, item: &str, digits: &str) -> Result<Hit, Failure> {
+        let is_meant = |hit: &Hit| hit.file.content.to_hex().starts_with(digits);
+        if let Some(hit) = self.last().clone().filter(is_meant) {
+            return Ok(hit);
+        }
+        let mut hits = self.peer.files(None, MAX_LISTED).await?.hits;
+        hits.retain(is_meant);
+        hits.sort_by_key(|hit| hit.file.content);
+        hits.dedup_by_key(|hit| hit.file.content);
+        match hits.len() {
+            0 => Err(Failure::new(Class::NotFound, format!("nobody has {item}"))),
+            1 => Ok(hits.swap_remove(0)),
+            count => Err(Failure::usage(format!("{item} fits {count} files"))
+                .hint("give more of its digits")),
+        }
     }
 
     async fn holders_of_last(&self) -> Result<(), Failure> {
@@ -505,6 +540,13 @@ fn split_choice(item: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The digits of a shortened id: `b3:` and at least four of them.
+fn short_id(item: &str) -> Option<String> {
+    let digits = item.strip_prefix("b3:")?;
+    let is_short = (4..64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_short.then(|| digits.to_ascii_lowercase())
+}
+
 /// Does `item` mean this share: by name, by name and id, by id, or by path?
 fn names(item: &str, shared: &Shared) -> bool {
     let hex = shared.file.content.to_hex();
@@ -512,7 +554,9 @@ fn names(item: &str, shared: &Shared) -> bool {
     let is_named = shared.file.name.as_str() == item
         || (shared.file.name.as_str() == name
             && digits.is_some_and(|digits| hex.starts_with(digits)));
-    is_named || item.parse() == Ok(shared.file.content) || Path::new(item) == shared.path
+    let is_id = item.parse() == Ok(shared.file.content)
+        || short_id(item).is_some_and(|digits| hex.starts_with(&digits));
+    is_named || is_id || Path::new(item) == shared.path
 }
 
 async fn sha256_of(path: PathBuf) -> Result<String, Failure> {
@@ -562,11 +606,21 @@ mod tests {
             "talk.mp4",
             "talk.mp4#1a1a",
             "/tmp/talk.mp4",
+            "b3:1a1a",
+            &shared.file.content.short(),
             &shared.file.content.to_string(),
         ] {
             assert!(names(item, &shared), "{item}");
         }
-        for item in ["talk", "talk.mp4#2b2b", "other#1a1a", ""] {
+        for item in [
+            "talk",
+            "talk.mp4#2b2b",
+            "other#1a1a",
+            "b3:",
+            "b3:1a1",
+            "b3:2b2b",
+            "",
+        ] {
             assert!(!names(item, &shared), "{item}");
         }
     }

@@ -15,6 +15,7 @@ pub mod topics;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,9 +29,13 @@ use self::prompt::End;
 use self::screen::Screen;
 use self::setup::{DEFAULT_PORT, Home, Setup, WithoutHome};
 use crate::crypto::kdf::Group;
-use crate::peer::{Event, Peer};
+use crate::peer::{Event, JoinError, Peer};
 use crate::shutdown::Shutdown;
 use crate::tracker::Tracker;
+
+/// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Runs what was asked for.
 ///
@@ -96,6 +101,12 @@ struct Context {
 impl Context {
     fn global(&self) -> &Global {
         &self.setup.global
+    }
+
+    /// Would another passphrase come from a person?
+    fn asks_for_passphrase(&self) -> bool {
+        self.dialog() == Dialog::Terminal
+            && !ask::is_given(self.global().passphrase_file.as_deref())
     }
 
     fn dialog(&self) -> Dialog {
@@ -343,9 +354,11 @@ impl Context {
     }
 
     async fn list(&self, args: args::ListArgs) -> Result<(), Failure> {
-        let user = match (args.user, args.all) {
-            (_, true) => None,
-            (Some(user), false) => Some(user),
+        let command = match (args.user, args.all) {
+            (user, true) | (user @ Some(_), false) => Command::List {
+                all: args.all,
+                user: user.filter(|_| !args.all),
+            },
             // A one-shot peer shares nothing itself: what is meant is the peer that runs under this name.
             (None, false) => {
                 let name = args
@@ -353,15 +366,11 @@ impl Context {
                     .name
                     .clone()
                     .or_else(|| self.setup.config.peer.name.clone());
-                Some(
-                    name.filter(|name| !name.is_empty())
-                        .unwrap_or_else(|| setup::login_name().as_str().to_owned()),
-                )
+                let user = name
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or_else(|| setup::login_name().as_str().to_owned());
+                Command::ListUnder { user }
             }
-        };
-        let command = Command::List {
-            all: user.is_none(),
-            user,
         };
         self.once(&args.join, Patience::Retries, vec![command])
             .await
@@ -401,10 +410,27 @@ impl Context {
     ) -> Result<Executor, Failure> {
         let home = Home::of_peer(self.global(), without, &self.screen)?;
         let settings = self.setup.peer(join, &home)?;
-        let joining = Peer::join(settings, group, home.identity.clone());
-        let (peer, events) = tokio::select! {
-            () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
-            joined = joining => joined?,
+        let mut group = group;
+        let mut pause = FIRST_PAUSE;
+        let (peer, events) = loop {
+            let joining = Peer::join(settings.clone(), group, home.identity.clone());
+            let joined = tokio::select! {
+                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+                joined = joining => joined,
+            };
+            match joined {
+                Err(error @ JoinError::WrongPassphrase { .. })
+                    if self.asks_for_passphrase() && pause <= LONGEST_PAUSE =>
+                {
+                    self.screen.tell(&Failure::from(error));
+                }
+                joined => break joined?,
+            }
+            tokio::select! {
+                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+                () = tokio::time::sleep(pause) => pause *= 2,
+            }
+            group = self.group(Purpose::Join).await?;
         };
         let screen = self.screen.clone();
         tokio::spawn(async move {

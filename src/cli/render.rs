@@ -184,7 +184,11 @@ fn rate_of(bytes: u64, elapsed: Duration) -> u64 {
 #[must_use]
 pub fn progress(progress: &Progress) -> String {
     let percent = percent(progress);
-    let left = match progress.len.saturating_sub(progress.done).checked_div(progress.rate) {
+    let left = match progress
+        .len
+        .saturating_sub(progress.done)
+        .checked_div(progress.rate)
+    {
         Some(seconds) if progress.done < progress.len => {
             format!("  {:02}:{:02}", seconds / 60, seconds % 60)
         }

@@ -97,12 +97,22 @@ impl Screen {
         }
     }
 
+    /// Says what went wrong when it is not the end: scripts are not told.
+    pub fn tell(&self, failure: &Failure) {
+        self.write_err(&format!("p2pfs: {}", failure.line()));
+    }
+
+    /// A line of the log, which has its own filter.
+    pub fn log(&self, line: &str) {
+        self.write_err(line);
+    }
+
     /// Says what went wrong.
     pub fn failure(&self, failure: &Failure) {
         if self.0.style == Style::Json {
             let _ = self.object(&failure.json());
         }
-        self.write_err(&format!("p2pfs: {}", failure.line()));
+        self.tell(failure);
     }
 
     /// Redraws one line on stderr, if that is a terminal; tells whether it is.
@@ -176,7 +186,9 @@ fn one_line(object: &Value) -> String {
         return object.to_string();
     };
     let first = ["v", "type"];
-    let rest = fields.iter().filter(|(key, _)| !first.contains(&key.as_str()));
+    let rest = fields
+        .iter()
+        .filter(|(key, _)| !first.contains(&key.as_str()));
     let ordered = first
         .iter()
         .filter_map(|key| fields.get_key_value(*key))
