@@ -1,13 +1,21 @@
 //! The word that was probably meant.
 
-/// The candidate that differs least from `word`, if it differs by no more than a third of its letters.
+use std::cmp::Reverse;
+
+/// The candidate that differs least from `word`, if it differs by no more than a third of its letters. Of
+/// several, the one that begins most like it: people rarely get the first letters wrong.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let (distance, best) = candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
-        .min()?;
+        .min_by_key(|(distance, candidate)| (*distance, Reverse(common_len(word, candidate))))?;
     (distance <= word.chars().count().max(3) / 3).then_some(best)
+}
+
+/// Letters at the beginning that are the same.
+fn common_len(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
 }
 
 /// Letters that have to be added, dropped, changed, or swapped with their neighbour (Damerau's distance
@@ -49,6 +57,7 @@ mod tests {
         ] {
             assert_eq!(nearest(typed, words), meant, "{typed}");
         }
+        assert_eq!(nearest("hourse", ["course", "horse"]), Some("horse"));
         assert_eq!(nearest("horse", []), None);
     }
 }

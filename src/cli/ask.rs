@@ -1,4 +1,4 @@
-//! The dialogs: passphrase, role, and what either needs.
+//! Whether somebody can be asked, and where the passphrase comes from.
 //!
 //! A question is asked only of a terminal. dialoguer leaves echo and cursor as they are when it is
 //! interrupted, so the terminal's state is kept at the start and put back in the end.
@@ -8,12 +8,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use dialoguer::{Input, Password};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::exit::{Class, Failure};
-use super::passphrase::{Slip, WORDS, find_slip, generate, rate};
+use super::dialog::{self, Person};
+use super::exit::Failure;
+use super::passphrase::{find_slip, rate};
 use super::screen::Screen;
 use crate::crypto::secret::Passphrase;
 use crate::wire::text::safe;
@@ -65,6 +65,8 @@ pub enum Purpose {
     Tracker {
         /// `--allow-weak-passphrase`
         allow_weak: bool,
+        /// No tracker ever ran here: its passphrase is made now.
+        is_new: bool,
     },
     /// To join one.
     Join,
@@ -81,15 +83,7 @@ pub fn passphrase(
     purpose: Purpose,
     screen: &Screen,
 ) -> Result<Passphrase, Failure> {
-    if let Some(text) = given(file, screen)? {
-        let passphrase = check(&text)?;
-        judge(&passphrase, purpose)?;
-        // A script cannot be asked again: only a slip in what is surely one of ours stops it.
-        if passphrase.expose().split(' ').count() >= WORDS
-            && let Some(slip) = find_slip(&passphrase)
-        {
-            return Err(Failure::usage(describe(&slip)));
-        }
+    if let Some(passphrase) = given_passphrase(file, purpose, screen)? {
         return Ok(passphrase);
     }
     if dialog == Dialog::None {
@@ -97,32 +91,18 @@ pub fn passphrase(
             "give --passphrase-file FILE, set P2PFS_PASSPHRASE_FILE or P2PFS_PASSPHRASE, or run in a terminal",
         ));
     }
-    loop {
-        let text = hidden("Passphrase")?;
-        let passphrase = match (text.is_empty(), purpose) {
-            (true, Purpose::Tracker { .. }) => offer(screen)?,
-            _ => match check(&text) {
-                Ok(passphrase) => passphrase,
-                Err(failure) => {
-                    screen.note(&failure.line());
-                    continue;
-                }
-            },
-        };
-        if let Some(slip) = find_slip(&passphrase) {
-            screen.note(&describe(&slip));
-            continue;
+    let person = &mut Person;
+    match purpose {
+        Purpose::Join => dialog::known_passphrase(person, None),
+        Purpose::Tracker {
+            allow_weak,
+            is_new: true,
+        } => dialog::new_passphrase(person, allow_weak, None),
+        Purpose::Tracker { is_new: false, .. } => {
+            let passphrase = dialog::known_passphrase(person, None)?;
+            judge(&passphrase, purpose)?;
+            Ok(passphrase)
         }
-        if let Err(failure) = judge(&passphrase, purpose) {
-            screen.note(&failure.line());
-            continue;
-        }
-        let is_new = matches!(purpose, Purpose::Tracker { .. }) && !text.is_empty();
-        if is_new && *hidden("Again")? != *text {
-            screen.note("the two differ");
-            continue;
-        }
-        return Ok(passphrase);
     }
 }
 
@@ -137,7 +117,7 @@ pub fn passphrase_to_rate(
 ) -> Result<Passphrase, Failure> {
     match given(file, screen)? {
         Some(text) => check(&text),
-        None if dialog == Dialog::Terminal => check(&hidden("Passphrase")?),
+        None if dialog == Dialog::Terminal => check(&dialog::hidden(&mut Person, "Passphrase")?),
         None => Err(Failure::usage("no passphrase")
             .hint("give --passphrase-file FILE, or run in a terminal")),
     }
@@ -155,6 +135,27 @@ pub fn is_given(file: Option<&Path>) -> bool {
         || is_set("P2PFS_PASSPHRASE_FILE")
         || is_set("P2PFS_PASSPHRASE")
         || credential().unwrap_or(false)
+}
+
+/// The passphrase that was given without a question, judged for `purpose`.
+///
+/// # Errors
+/// When it will not do.
+pub fn given_passphrase(
+    file: Option<&Path>,
+    purpose: Purpose,
+    screen: &Screen,
+) -> Result<Option<Passphrase>, Failure> {
+    let Some(text) = given(file, screen)? else {
+        return Ok(None);
+    };
+    let passphrase = check(&text)?;
+    judge(&passphrase, purpose)?;
+    // A script cannot be asked again: only a slip in what is surely one of ours stops it.
+    if let Some(slip) = find_slip(&passphrase).filter(|slip| slip.is_sure) {
+        return Err(Failure::usage(dialog::describe(&slip)));
+    }
+    Ok(Some(passphrase))
 }
 
 fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String>>, Failure> {
@@ -204,95 +205,16 @@ fn check(text: &str) -> Result<Passphrase, Failure> {
     Passphrase::parse(text).map_err(|error| Failure::usage(format!("the passphrase {error}")))
 }
 
-fn judge(passphrase: &Passphrase, purpose: Purpose) -> Result<(), Failure> {
+/// Refuses a passphrase that will not do for its purpose.
+///
+/// # Errors
+/// When a tracker would start with one that can be guessed.
+pub fn judge(passphrase: &Passphrase, purpose: Purpose) -> Result<(), Failure> {
     match purpose {
-        Purpose::Tracker { allow_weak: false } if !rate(passphrase).is_enough() => {
-            Err(Failure::usage("this passphrase can be guessed")
-                .hint("take one from \"p2pfs passphrase\", or give --allow-weak-passphrase"))
-        }
+        Purpose::Tracker {
+            allow_weak: false, ..
+        } if !rate(passphrase).is_enough() => Err(Failure::usage("this passphrase can be guessed")
+            .hint("take one from \"p2pfs passphrase\", or give --allow-weak-passphrase")),
         _ => Ok(()),
     }
-}
-
-fn describe(slip: &Slip) -> String {
-    let typed = safe(&slip.typed);
-    match &slip.meant {
-        Some(meant) => format!("\"{typed}\" is not in the word list; did you mean \"{meant}\"?"),
-        None => format!("\"{typed}\" is not in the word list"),
-    }
-}
-
-fn offer(screen: &Screen) -> Result<Passphrase, Failure> {
-    let text = generate(WORDS);
-    screen.note("A new passphrase, for you and everybody in your group; write it down:");
-    screen.note("");
-    screen.note(&format!("    {}", &*text));
-    screen.note("");
-    check(&text)
-}
-
-fn hidden(prompt: &str) -> Result<Zeroizing<String>, Failure> {
-    Password::new()
-        .with_prompt(prompt)
-        .allow_empty_password(true)
-        .interact()
-        .map(Zeroizing::new)
-        .map_err(|error| interrupted(&error))
-}
-
-fn interrupted(error: &dialoguer::Error) -> Failure {
-    restore_terminal();
-    let dialoguer::Error::IO(error) = error;
-    match error.kind() {
-        io::ErrorKind::Interrupted => Failure::new(Class::Interrupted, ""),
-        _ => Failure::usage(format!("no answer: {error}")),
-    }
-}
-
-/// What the program shall be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A tracker.
-    Tracker,
-    /// A peer.
-    Peer,
-}
-
-/// Asks for the role, as often as it takes.
-///
-/// # Errors
-/// When nobody answers.
-pub fn role() -> Result<Role, Failure> {
-    loop {
-        let answer = question("Run as (t)racker or (p)eer?", "p")?;
-        match answer.trim().to_lowercase().as_str() {
-            "t" | "tracker" => return Ok(Role::Tracker),
-            "p" | "peer" => return Ok(Role::Peer),
-            _ => {}
-        }
-    }
-}
-
-/// Asks for a line; Enter alone means `default`.
-///
-/// # Errors
-/// When nobody answers.
-pub fn question(prompt: &str, default: &str) -> Result<String, Failure> {
-    Input::<String>::new()
-        .with_prompt(prompt)
-        .default(default.to_owned())
-        .interact_text()
-        .map_err(|error| interrupted(&error))
-}
-
-/// Asks for a port.
-///
-/// # Errors
-/// When nobody answers.
-pub fn port(prompt: &str, default: u16) -> Result<u16, Failure> {
-    Input::<u16>::new()
-        .with_prompt(prompt)
-        .default(default)
-        .interact_text()
-        .map_err(|error| interrupted(&error))
 }

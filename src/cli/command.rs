@@ -98,6 +98,17 @@ pub enum Command {
     Quit,
 }
 
+impl Command {
+    /// May it take as long as a file is large?
+    #[must_use]
+    pub const fn is_long(&self) -> bool {
+        matches!(
+            self,
+            Self::Add { .. } | Self::Download { .. } | Self::Info { .. }
+        )
+    }
+}
+
 /// Reads a line; `None` when it is empty or a comment.
 ///
 /// # Errors

@@ -59,7 +59,7 @@ impl Class {
 }
 
 /// What a person is told, and what the program ends with.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     /// For scripts.

@@ -4,6 +4,7 @@ pub mod args;
 pub mod ask;
 pub mod command;
 pub mod demo;
+pub mod dialog;
 pub mod executor;
 pub mod exit;
 pub mod passphrase;
@@ -23,12 +24,13 @@ use tokio::sync::mpsc;
 use self::args::{Action, Cli, Global, JoinArgs, PassphraseArgs, PeerArgs, TrackerArgs};
 use self::ask::{Dialog, Purpose};
 use self::command::Command;
+use self::dialog::{Asker, Person, Role};
 use self::executor::{Executor, Patience};
 use self::exit::{Class, Failure};
 use self::prompt::End;
 use self::screen::Screen;
 use self::setup::{DEFAULT_PORT, Home, Setup, WithoutHome};
-use crate::crypto::kdf::Group;
+use crate::crypto::kdf::{Group, NetworkName};
 use crate::peer::{Event, JoinError, Peer};
 use crate::shutdown::Shutdown;
 use crate::tracker::Tracker;
@@ -137,45 +139,22 @@ impl Context {
             return Err(Failure::usage("no terminal to ask in")
                 .hint("say what to run: p2pfs tracker, p2pfs peer --tracker HOST, p2pfs --help"));
         }
-        let screen = self.screen.clone();
-        let (file, network) = (self.global().passphrase_file.clone(), self.setup.network()?);
-        let asking = tokio::task::spawn_blocking(move || -> Result<_, Failure> {
-            let passphrase =
-                ask::passphrase(file.as_deref(), Dialog::Terminal, Purpose::Join, &screen)?;
-            let role = ask::role()?;
-            if role == ask::Role::Tracker {
-                let port = ask::port("Port", DEFAULT_PORT)?;
-                let rating = passphrase::rate(&passphrase);
-                return Ok((
-                    Group::derive(&passphrase, network),
-                    Asked::Tracker {
-                        port,
-                        is_weak: !rating.is_enough(),
-                    },
-                ));
-            }
-            let host = ask::question("Tracker host", "localhost")?;
-            let (host, _) = match setup::parse_tracker(&host)? {
-                (_, port) if port != DEFAULT_PORT || host.contains(':') => (host, port),
-                (_, port) => (format!("{host}:{}", ask::port("Port", port)?), port),
-            };
-            let name = ask::question("Your name", setup::login_name().as_str())?;
-            Ok((
-                Group::derive(&passphrase, network),
-                Asked::Peer { host, name },
-            ))
-        });
+        let questions = Questions {
+            file: self.global().passphrase_file.clone(),
+            network: self.setup.network()?,
+            is_new_tracker: setup::is_new_tracker(self.global()),
+            port: self.setup.config.tracker.port.unwrap_or(DEFAULT_PORT),
+            host: self.setup.config.tracker.address.clone(),
+            name: self.setup.config.peer.name.clone(),
+            screen: self.screen.clone(),
+        };
+        let asking = tokio::task::spawn_blocking(move || questions.ask(&mut Person));
         let (group, asked) = tokio::select! {
             () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
             asked = asking => asked.map_err(|error| Failure::new(Class::Failed, error.to_string()))??,
         };
         match asked {
-            Asked::Tracker { port, is_weak } => {
-                if is_weak {
-                    self.screen.note(
-                        "! this passphrase can be guessed; p2pfs passphrase makes a strong one",
-                    );
-                }
+            Asked::Tracker { port } => {
                 self.run_tracker(
                     &TrackerArgs {
                         port: Some(port),
@@ -206,6 +185,7 @@ impl Context {
     async fn tracker(&self, args: TrackerArgs) -> Result<(), Failure> {
         let purpose = Purpose::Tracker {
             allow_weak: args.allow_weak_passphrase,
+            is_new: setup::is_new_tracker(self.global()),
         };
         let group = self.group(purpose).await?;
         self.run_tracker(&args, group).await
@@ -227,7 +207,7 @@ impl Context {
             join_address(host, port),
             key.brief()
         );
-        if network != crate::crypto::kdf::NetworkName::default() {
+        if network != NetworkName::default() {
             join.push_str(&format!(" --network {}", network.as_str()));
         }
         self.screen.text(&format!(
@@ -483,8 +463,84 @@ impl Context {
 }
 
 enum Asked {
-    Tracker { port: u16, is_weak: bool },
+    Tracker { port: u16 },
     Peer { host: String, name: String },
+}
+
+/// What `p2pfs` alone asks for, and what Enter alone means.
+struct Questions {
+    file: Option<PathBuf>,
+    network: NetworkName,
+    is_new_tracker: bool,
+    port: u16,
+    host: Option<String>,
+    name: Option<String>,
+    screen: Screen,
+}
+
+impl Questions {
+    /// As P2P File Transfer asked: passphrase, role, then where.
+    fn ask(self, person: &mut dyn Asker) -> Result<(Group, Asked), Failure> {
+        let given = ask::given_passphrase(self.file.as_deref(), Purpose::Join, &self.screen)?;
+        let typed = match given {
+            Some(_) => None,
+            None => Some(dialog::hidden(person, "Passphrase")?),
+        };
+        let (passphrase, asked) = match dialog::role(person)? {
+            Role::Tracker => {
+                let purpose = Purpose::Tracker {
+                    allow_weak: false,
+                    is_new: self.is_new_tracker,
+                };
+                let passphrase = match given {
+                    Some(given) => given,
+                    None if self.is_new_tracker => dialog::new_passphrase(person, false, typed)?,
+                    None => dialog::known_passphrase(person, typed)?,
+                };
+                ask::judge(&passphrase, purpose)?;
+                (passphrase, self.tracker(person)?)
+            }
+            Role::Peer => {
+                let passphrase = match given {
+                    Some(given) => given,
+                    None => dialog::known_passphrase(person, typed)?,
+                };
+                (passphrase, self.peer(person)?)
+            }
+        };
+        Ok((Group::derive(&passphrase, self.network), asked))
+    }
+
+    fn tracker(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
+        let port = dialog::question(person, "Port", Some(&self.port.to_string()), parse_port)?;
+        Ok(Asked::Tracker { port })
+    }
+
+    fn peer(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
+        let usual = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let host = usual(&self.host).unwrap_or_else(|| "localhost".to_owned());
+        let (host, port) = dialog::question(person, "Tracker host", Some(&host), |answer| {
+            setup::parse_tracker(answer).map_err(|failure| failure.line())
+        })?;
+        let port = dialog::question(person, "Tracker port", Some(&port.to_string()), parse_port)?;
+        let name = usual(&self.name).unwrap_or_else(|| setup::login_name().as_str().to_owned());
+        let name = dialog::question(person, "Your name", Some(&name), |answer| {
+            executor::parse_user(answer).map_err(|failure| failure.line())
+        })?;
+        let host = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        let name = name.as_str().to_owned();
+        Ok(Asked::Peer { host, name })
+    }
+}
+
+fn parse_port(answer: &str) -> Result<u16, String> {
+    answer
+        .parse()
+        .map_err(|_| "want a port: a number from 0 to 65535".to_owned())
 }
 
 /// Prints what happens by itself, until the peer is gone.

@@ -69,22 +69,28 @@ pub struct Slip {
     pub typed: String,
     /// From the list.
     pub meant: Option<String>,
+    /// Sure enough to refuse it where nobody can be asked: six words or more, all others right.
+    pub is_sure: bool,
 }
 
-/// Looks for a slip in what seems to be a passphrase made here: all its words but one are in the list.
+/// Looks for a slip in what seems to be a passphrase made here: all its words but one are in the
+/// list, or but two of six or more.
 #[must_use]
 pub fn find_slip(passphrase: &Passphrase) -> Option<Slip> {
     let list = Language::English.word_list();
     let words: Vec<&str> = passphrase.expose().split(' ').collect();
-    let mut unknown = words.iter().filter(|word| !list.contains(*word));
-    let (slip, is_alone) = (unknown.next()?, unknown.next().is_none());
-    if words.len() < MIN_CHECKED_WORDS || !is_alone {
+    let unknown: Vec<&&str> = words.iter().filter(|word| !list.contains(*word)).collect();
+    // Two strangers among four words are a sentence, not two slips.
+    let most = if words.len() >= WORDS { 2 } else { 1 };
+    let slip = unknown.first()?;
+    if words.len() < MIN_CHECKED_WORDS || unknown.len() > most {
         return None;
     }
     let meant = nearest(&slip.to_lowercase(), list.iter().copied()).map(str::to_owned);
     Some(Slip {
-        typed: (*slip).to_owned(),
+        typed: (**slip).to_owned(),
         meant,
+        is_sure: unknown.len() == 1 && words.len() >= WORDS,
     })
 }
 
@@ -131,5 +137,14 @@ mod tests {
             "not one of ours"
         );
         assert_eq!(slip("zoo zebra xx"), None, "too short to tell");
+        assert_eq!(
+            slip("abandon ability xx yy"),
+            None,
+            "two of four are no slips"
+        );
+        let sure = |text: &str| find_slip(&parse(text)).map(|slip| slip.is_sure);
+        assert_eq!(sure("abandon ability able about above absnt"), Some(true));
+        assert_eq!(sure("abandon ability able about abve absnt"), Some(false));
+        assert_eq!(sure("abandon ability able abot"), Some(false));
     }
 }

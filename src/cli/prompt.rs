@@ -1,6 +1,7 @@
 //! The `P2P>` prompt: lines from a terminal or from a pipe.
 //!
-//! At a terminal a command runs behind the prompt, which takes the next line at once. From a pipe each
+//! At a terminal a command that takes as long as a file is large runs behind the prompt, which takes the next
+//! line at once; the others are answered in the order in which they were typed or pasted. From a pipe each
 //! command is finished before the next one begins, so that scripts can rely on the order.
 
 use std::io::BufRead as _;
@@ -49,7 +50,7 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         match parse(&line) {
             Ok(None) => {}
             Ok(Some(Command::Quit)) => break,
-            Ok(Some(command)) if is_typed => {
+            Ok(Some(command)) if is_typed && command.is_long() => {
                 let (executor, screen) = (executor.clone(), screen.clone());
                 tasks.spawn(async move {
                     if let Err(failure) = executor.run(command).await {

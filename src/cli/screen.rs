@@ -28,6 +28,8 @@ pub struct Screen(Arc<Inner>);
 struct Inner {
     style: Style,
     quiet: bool,
+    /// Standard error is a terminal on which a line can be drawn again.
+    is_live: bool,
     /// A prompt stands on the last line: what is printed goes above it, and it is printed again.
     prompt: Mutex<Option<&'static str>>,
     /// A line on stderr is being redrawn.
@@ -42,6 +44,8 @@ impl Screen {
         Self(Arc::new(Inner {
             style,
             quiet,
+            is_live: io::stderr().is_terminal()
+                && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
             prompt: Mutex::new(None),
             has_live_line: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -117,7 +121,7 @@ impl Screen {
 
     /// Redraws one line on stderr, if that is a terminal; tells whether it is.
     pub fn live(&self, text: &str) -> bool {
-        if self.0.quiet || !io::stderr().is_terminal() {
+        if self.0.quiet || !self.0.is_live {
             return self.0.quiet;
         }
         let prompt = self.lock();
@@ -129,24 +133,21 @@ impl Screen {
         false
     }
 
-    /// Shows the prompt and keeps it below what is printed from now on; `None` takes it away.
+    /// Shows the prompt and keeps it below what is printed from now on; `None` takes it away. It goes where
+    /// questions go: `p2pfs peer > list.txt` has results in its file and nothing else.
     pub fn prompt(&self, prompt: Option<&'static str>) {
-        *self.lock() = prompt;
-        if let Some(prompt) = prompt {
-            let mut out = io::stdout();
-            let _ = write!(out, "{prompt}").and_then(|()| out.flush());
-        }
+        let mut state = self.lock();
+        *state = prompt;
+        show(prompt);
     }
 
     fn write_out(&self, text: &str) -> Result<(), Failure> {
         let prompt = self.lock();
-        self.end_live_line();
+        self.clear_line(*prompt);
         let mut out = io::stdout().lock();
-        let written = match *prompt {
-            Some(prompt) => write!(out, "\r\x1b[K{text}\n{prompt}"),
-            None => writeln!(out, "{text}"),
-        };
-        written.and_then(|()| out.flush()).map_err(|error| {
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        show(*prompt);
+        written.map_err(|error| {
             self.0.failed.store(true, Ordering::Relaxed);
             match error.kind() {
                 // Whoever reads has had enough; that is no failure.
@@ -161,22 +162,28 @@ impl Screen {
 
     fn write_err(&self, text: &str) {
         let prompt = self.lock();
-        self.end_live_line();
-        let mut err = io::stderr().lock();
-        let _ = match *prompt {
-            Some(prompt) if io::stdout().is_terminal() => write!(err, "\r\x1b[K{text}\n{prompt}"),
-            _ => writeln!(err, "{text}"),
-        };
+        self.clear_line(*prompt);
+        let _ = writeln!(io::stderr(), "{text}");
+        show(*prompt);
     }
 
-    fn end_live_line(&self) {
-        if self.0.has_live_line.swap(false, Ordering::Relaxed) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+    /// Takes away what stands on the last line of the terminal.
+    fn clear_line(&self, prompt: Option<&str>) {
+        let has_line = self.0.has_live_line.swap(false, Ordering::Relaxed) || prompt.is_some();
+        if has_line {
+            let end = if self.0.is_live { "\r\x1b[K" } else { "\n" };
+            let _ = write!(io::stderr(), "{end}");
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<&'static str>> {
         self.0.prompt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn show(prompt: Option<&str>) {
+    if let Some(prompt) = prompt {
+        let _ = write!(io::stderr(), "{prompt}");
     }
 }
 

@@ -360,6 +360,12 @@ impl Home {
     }
 }
 
+/// Has no tracker ever run here?
+#[must_use]
+pub fn is_new_tracker(global: &Global) -> bool {
+    state_dir(global, "tracker").is_none_or(|dir| !dir.join("tracker.seed").exists())
+}
+
 fn state_dir(global: &Global, role: &str) -> Option<PathBuf> {
     let root = match &global.state_dir {
         Some(dir) => dir.clone(),
