@@ -43,13 +43,18 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     if is_typed {
         screen.prompt(Some(PROMPT));
     }
+    let mut is_quit = false;
     while let Some(line) = lines.recv().await {
         // Enter was pressed: what is printed now stands on lines of its own.
         screen.prompt(None);
         end = End::Asked;
+        screen.answered();
         match parse(&line) {
             Ok(None) => {}
-            Ok(Some(Command::Quit)) => break,
+            Ok(Some(Command::Quit)) => {
+                is_quit = true;
+                break;
+            }
             Ok(Some(command)) if is_typed && command.is_long() => {
                 let (executor, screen) = (executor.clone(), screen.clone());
                 tasks.spawn(async move {
@@ -71,6 +76,10 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         if is_typed {
             screen.prompt(Some(PROMPT));
         }
+    }
+    if is_typed && !is_quit {
+        // Ctrl-D leaves the cursor behind the prompt.
+        screen.end_line();
     }
     screen.prompt(None);
     Ok(end)

@@ -141,6 +141,18 @@ impl Screen {
         show(prompt);
     }
 
+    /// The person ended the line of the prompt: there is nothing to take away.
+    pub fn answered(&self) {
+        *self.lock() = None;
+    }
+
+    /// Ends the line of the prompt for the person.
+    pub fn end_line(&self) {
+        if self.lock().take().is_some() {
+            let _ = writeln!(io::stderr());
+        }
+    }
+
     fn write_out(&self, text: &str) -> Result<(), Failure> {
         let prompt = self.lock();
         self.clear_line(*prompt);
