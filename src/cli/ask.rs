@@ -1,7 +1,7 @@
 //! Whether somebody can be asked, and where the passphrase comes from.
 //!
-//! A question is asked only of a terminal. dialoguer leaves echo and cursor as they are when it is
-//! interrupted, so the terminal's state is kept at the start and put back in the end.
+//! A question is asked only of a terminal. Whoever is interrupted in one may leave the echo off, so the
+//! terminal's state is kept at the start and put back in the end.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -522,7 +522,7 @@ impl Questions {
         let (host, port) = dialog::question(person, "Tracker host", Some(&host), |answer| {
             setup::parse_tracker(answer).map_err(|failure| failure.line())
         })?;
-        let port = dialog::question(person, "Tracker port", Some(&port.to_string()), parse_port)?;
+        let port = dialog::question(person, "Port", Some(&port.to_string()), parse_port)?;
         let name = usual(&self.name).unwrap_or_else(|| setup::login_name().as_str().to_owned());
         let name = dialog::question(person, "Your name", Some(&name), |answer| {
             executor::parse_user(answer).map_err(|failure| failure.line())

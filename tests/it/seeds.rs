@@ -150,6 +150,9 @@ fn the_questions_of_p2p_file_transfer_at_a_terminal() {
     tracker.type_line("x");
     tracker.wait_for("Run as (t)racker or (p)eer?");
     tracker.type_line("t");
+    // It is new here: a passphrase that was mistyped once would lock everybody out.
+    tracker.wait_for("The same again");
+    tracker.type_line(PASSPHRASE);
     tracker.wait_for("Port");
     tracker.type_line("39017");
     tracker.wait_for("Tracker listening on ");
