@@ -374,7 +374,7 @@ impl Executor {
         }
         let mut hits = self.peer.files(None, MAX_LISTED).await?.hits;
         hits.retain(is_meant);
-        hits.sort_by_key(|hit| hit.file.content);
+        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
         hits.dedup_by_key(|hit| hit.file.content);
         match hits.len() {
             0 => Err(Failure::new(Class::NotFound, format!("nobody has {item}"))),

@@ -48,7 +48,6 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         // Enter was pressed: what is printed now stands on lines of its own.
         screen.prompt(None);
         end = End::Asked;
-        screen.answered();
         match parse(&line) {
             Ok(None) => {}
             Ok(Some(Command::Quit)) => {

@@ -141,11 +141,6 @@ impl Screen {
         show(prompt);
     }
 
-    /// The person ended the line of the prompt: there is nothing to take away.
-    pub fn answered(&self) {
-        *self.lock() = None;
-    }
-
     /// Ends the line of the prompt for the person.
     pub fn end_line(&self) {
         if self.lock().take().is_some() {
