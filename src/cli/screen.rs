@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::exit::{Class, Failure};
+use crate::wire::text::safe;
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +107,9 @@ impl Screen {
         self.write_err(&format!("p2pfs: {}", failure.line()));
     }
 
-    /// A line of the log, which has its own filter.
-    pub fn log(&self, line: &str) {
-        self.write_err(line);
+    /// An event of the log, which has its own filter: one line, whatever others put into it.
+    pub fn log(&self, event: &str) {
+        self.write_err(&safe(event));
     }
 
     /// Says what went wrong.
