@@ -190,6 +190,63 @@ fn the_questions_of_p2p_file_transfer_at_a_terminal() {
 }
 
 #[test]
+fn the_commands_of_peer_connect_fs_at_a_terminal() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("song.mp3", 3_000_000, 5);
+    let out = group.folder("out");
+    let join = |name: &str| {
+        let mut args = vec!["peer", "--tracker", &address, "--bind", "127.0.0.1"];
+        args.extend([
+            "--port",
+            "0",
+            "--name",
+            name,
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        let mut peer = Terminal::start(&group, name, &args);
+        peer.wait_for("Passphrase");
+        peer.type_line(PASSPHRASE);
+        peer.wait_for(&format!("Joined {address} as {name}"));
+        peer.wait_for("P2P> ");
+        peer
+    };
+    let (mut yoda, mut hans) = (join("yoda"), join("hans"));
+
+    yoda.type_line("pub song.mp3");
+    yoda.wait_for("Sharing song.mp3, 2.9 MiB, b3:");
+    yoda.type_line("lpf");
+    yoda.wait_for("NAME");
+    yoda.wait_for("song.mp3   2.9 MiB");
+
+    hans.type_line("lap");
+    hans.wait_for("USER");
+    hans.wait_for("hans ");
+    hans.wait_for("yoda ");
+    hans.type_line("sch ONG.M");
+    hans.wait_for("song.mp3   2.9 MiB");
+    hans.wait_for("yoda");
+    hans.type_line("get song.mp3");
+    hans.wait_for("Download successful: song.mp3");
+    hans.wait_for("verified");
+    assert_same(&out.join("downloaded_song.mp3"), &file, 3_000_000);
+
+    yoda.type_line("unp song.mp3");
+    yoda.wait_for("Not sharing song.mp3 any more");
+    yoda.type_line("lpf");
+    yoda.wait_for("You share nothing");
+    for mut peer in [yoda, hans] {
+        peer.type_line("xit");
+        let status = peer.process.wait().unwrap();
+        assert!(
+            matches!(status, rexpect::process::WaitStatus::Exited(_, 0)),
+            "{status:?}"
+        );
+    }
+}
+
+#[test]
 fn the_demo_shows_every_step() {
     let group = Group::new();
     let file = group.file("a picture.png", 2_000_000, 4);
