@@ -140,7 +140,8 @@ impl Executor {
             self.screen
                 .text("You share nothing; add FILE shares one. (people: peers --all)")
         } else {
-            self.screen.text(&render::shares(&shares))?;
+            self.screen
+                .text(&render::shares(&shares, self.screen.width()))?;
             self.screen.text("(people: peers --all)")
         }
     }
@@ -208,7 +209,7 @@ impl Executor {
         if hits.is_empty() {
             Ok(())
         } else {
-            self.screen.text(&render::hits(hits))
+            self.screen.text(&render::hits(hits, self.screen.width()))
         }
     }
 
@@ -401,7 +402,8 @@ impl Executor {
                 .text(&format!("no peers available for {}", hit.file.name));
         }
         self.screen.text(&format!("{} is at:", hit.file.name))?;
-        self.screen.text(&render::holders(&holders))
+        self.screen
+            .text(&render::holders(&holders, self.screen.width()))
     }
 
     /// Everybody who is here.
@@ -414,7 +416,8 @@ impl Executor {
         for peer in &peers {
             self.screen.object(&render::peer_json(peer))?;
         }
-        self.screen.text(&render::peers(&peers))
+        self.screen
+            .text(&render::peers(&peers, self.screen.width()))
     }
 
     /// All that is known of one file; SHA-256 only of one that lies here.

@@ -12,6 +12,7 @@ pub mod prompt;
 pub mod render;
 pub mod screen;
 pub mod setup;
+pub mod table;
 pub mod topics;
 
 use std::net::IpAddr;
@@ -550,8 +551,9 @@ async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
         match &event {
             Event::Progress(progress) => {
                 let _ = screen.object(&render::progress_json(progress));
-                if !screen.live(&render::progress(progress)) && milestones.is_next(progress) {
-                    screen.note(&render::progress(progress));
+                let line = render::progress(progress, screen.live_width());
+                if !screen.live(&line) && milestones.is_next(progress) {
+                    screen.note(&render::progress(progress, None));
                 }
             }
             other => {

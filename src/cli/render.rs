@@ -1,4 +1,6 @@
 //! Listings, progress and results to text, and to objects for scripts.
+//!
+//! A `width` is that of the terminal, in columns; without one nothing is cut.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +8,14 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
+use super::table::{Column, cut, table};
 use crate::peer::{Downloaded, Event, Progress, Shared};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication};
 use crate::wire::id::ContentId;
 use crate::wire::text::{UserName, safe};
+
+/// Fewest columns to which the name in a line of progress is cut while facts could go instead.
+const MIN_NAME: usize = 8;
 
 /// A size as people read it: `173.0 MiB`.
 #[must_use]
@@ -17,37 +23,9 @@ pub fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-/// Rows under a header, in columns; the last column is not padded.
-#[must_use]
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let columns = header.len();
-    let mut widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.width());
-        }
-    }
-    let line = |row: &mut dyn Iterator<Item = &str>| {
-        let mut text = String::new();
-        for (number, cell) in row.enumerate() {
-            text.push_str(cell);
-            if number + 1 < columns {
-                text.extend(std::iter::repeat_n(' ', widths[number] - cell.width() + 3));
-            }
-        }
-        text.trim_end().to_owned()
-    };
-    let mut lines = vec![line(&mut header.iter().copied())];
-    lines.extend(
-        rows.iter()
-            .map(|row| line(&mut row.iter().map(String::as_str))),
-    );
-    lines.join("\n")
-}
-
 /// Hits of a search or a listing.
 #[must_use]
-pub fn hits(hits: &[Hit]) -> String {
+pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
     let rows: Vec<_> = hits
         .iter()
         .map(|hit| {
@@ -60,7 +38,15 @@ pub fn hits(hits: &[Hit]) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "SIZE", "PEERS", "ID", "WHO"], &rows)
+    // A name may mislead: who offers it, and above all its id, stay beside it as long as they can.
+    let columns = [
+        Column::cut("NAME", 0),
+        Column::whole("SIZE", 3),
+        Column::whole("PEERS", 4),
+        Column::whole("ID", 1),
+        Column::cut("WHO", 2),
+    ];
+    table(&columns, &rows, width)
 }
 
 fn owners(hit: &Hit) -> String {
@@ -74,7 +60,7 @@ fn owners(hit: &Hit) -> String {
 
 /// Own shares.
 #[must_use]
-pub fn shares(shares: &[Shared]) -> String {
+pub fn shares(shares: &[Shared], width: Option<usize>) -> String {
     let rows: Vec<_> = shares
         .iter()
         .map(|shared| {
@@ -87,12 +73,18 @@ pub fn shares(shares: &[Shared]) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "SIZE", "ID", "PATH"], &rows)
+    let columns = [
+        Column::cut("NAME", 0),
+        Column::whole("SIZE", 2),
+        Column::whole("ID", 1),
+        Column::cut("PATH", 3),
+    ];
+    table(&columns, &rows, width)
 }
 
 /// People who are here.
 #[must_use]
-pub fn peers(peers: &[PeerEntry]) -> String {
+pub fn peers(peers: &[PeerEntry], width: Option<usize>) -> String {
     let rows: Vec<_> = peers
         .iter()
         .map(|peer| {
@@ -110,12 +102,18 @@ pub fn peers(peers: &[PeerEntry]) -> String {
             ]
         })
         .collect();
-    table(&["USER", "FILES", "SINCE", "ADDRESS"], &rows)
+    let columns = [
+        Column::cut("USER", 0),
+        Column::whole("FILES", 1),
+        Column::whole("SINCE", 2),
+        Column::cut("ADDRESS", 3),
+    ];
+    table(&columns, &rows, width)
 }
 
 /// Those who have a file.
 #[must_use]
-pub fn holders(holders: &[Holder]) -> String {
+pub fn holders(holders: &[Holder], width: Option<usize>) -> String {
     let rows: Vec<_> = holders
         .iter()
         .map(|holder| {
@@ -131,7 +129,12 @@ pub fn holders(holders: &[Holder]) -> String {
             ]
         })
         .collect();
-    table(&["USER", "ADDRESS", "KEY"], &rows)
+    let columns = [
+        Column::cut("USER", 0),
+        Column::cut("ADDRESS", 1),
+        Column::whole("KEY", 2),
+    ];
+    table(&columns, &rows, width)
 }
 
 /// A duration as people read it.
@@ -180,30 +183,31 @@ fn rate_of(bytes: u64, elapsed: Duration) -> u64 {
     u64::try_from(u128::from(bytes) * 1000 / ms).unwrap_or(u64::MAX)
 }
 
-/// `↓ talk.mp4  41 %  118.0 MiB/s  00:12  3 peers`
+/// `↓ talk.mp4  41 %  118.0 MiB/s  00:12  3 peers`; where that is too wide, the name is cut and facts go.
 #[must_use]
-pub fn progress(progress: &Progress) -> String {
-    let percent = percent(progress);
-    let left = match progress
-        .len
-        .saturating_sub(progress.done)
-        .checked_div(progress.rate)
-    {
-        Some(seconds) if progress.done < progress.len => {
-            format!("  {:02}:{:02}", seconds / 60, seconds % 60)
-        }
-        _ => String::new(),
+pub fn progress(progress: &Progress, width: Option<usize>) -> String {
+    let mut facts = vec![
+        format!("  {} %", percent(progress)),
+        format!("  {}/s", size(progress.rate)),
+    ];
+    let left = progress.len.saturating_sub(progress.done);
+    if let Some(seconds) = left.checked_div(progress.rate).filter(|_| left > 0) {
+        facts.push(format!("  {:02}:{:02}", seconds / 60, seconds % 60));
+    }
+    facts.push(match progress.sources {
+        1 => "  1 peer".to_owned(),
+        many => format!("  {many} peers"),
+    });
+    let name = progress.name.to_string();
+    let Some(width) = width else {
+        return format!("↓ {name}{}", facts.concat());
     };
-    let peers = if progress.sources == 1 {
-        "1 peer".to_owned()
-    } else {
-        format!("{} peers", progress.sources)
-    };
-    format!(
-        "↓ {}  {percent} %  {}/s{left}  {peers}",
-        progress.name,
-        size(progress.rate)
-    )
+    let room = |facts: &[String]| width.saturating_sub("↓ ".width() + facts.concat().width());
+    while facts.len() > 1 && room(&facts) < name.width().min(MIN_NAME) {
+        facts.pop();
+    }
+    let line = format!("↓ {}{}", cut(&name, room(&facts)), facts.concat());
+    cut(&line, width)
 }
 
 /// How much of a download is here, in percent.
@@ -320,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_search_reads_as_a_table() {
-        let text = hits(&[hit("talk.mp4"), hit("名前.txt")]);
+        let text = hits(&[hit("talk.mp4"), hit("名前.txt")], None);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "NAME       SIZE        PEERS   ID            WHO");
         assert_eq!(
@@ -334,8 +338,20 @@ mod tests {
     }
 
     #[test]
+    fn in_20_columns_a_name_and_its_id_remain() {
+        let text = hits(
+            &[hit("a talk of many words.mp4"), hit("名前.txt")],
+            Some(20),
+        );
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "NAME     ID");
+        assert_eq!(lines[1], "a t….mp4 b3:9f9f9f9f");
+        assert_eq!(lines[2], "名前.txt b3:9f9f9f9f");
+    }
+
+    #[test]
     fn hostile_names_stay_on_their_line() {
-        let text = hits(&[hit("a\u{202e}gpj.exe")]);
+        let text = hits(&[hit("a\u{202e}gpj.exe")], None);
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains("a\\u{202e}gpj.exe"));
         let warning = event(&Event::Warning {
@@ -356,11 +372,20 @@ mod tests {
             sources: 3,
         };
         assert_eq!(
-            progress(&state),
+            progress(&state, None),
             "↓ talk.mp4  41 %  118.0 MiB/s  00:00  3 peers"
         );
+        for (width, line) in [
+            (46, "↓ talk.mp4  41 %  118.0 MiB/s  00:00  3 peers"),
+            (44, "↓ talk.mp4  41 %  118.0 MiB/s  00:00"),
+            (19, "↓ talk.mp4  41 %"),
+            (12, "↓ t…p4  41 %"),
+            (5, "↓ … %"),
+        ] {
+            assert_eq!(progress(&state, Some(width)), line);
+        }
         (state.rate, state.sources) = (0, 1);
-        assert_eq!(progress(&state), "↓ talk.mp4  41 %  0 B/s  1 peer");
+        assert_eq!(progress(&state, None), "↓ talk.mp4  41 %  0 B/s  1 peer");
         (state.done, state.len) = (0, 0);
         assert_eq!(percent(&state), 100);
     }

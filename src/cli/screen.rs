@@ -7,10 +7,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fd::AsFd;
+use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
 use super::exit::{Class, Failure};
 use crate::wire::text::safe;
+
+/// Columns of a terminal that does not tell how many it has.
+const USUAL_WIDTH: usize = 80;
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,18 @@ impl Screen {
     #[must_use]
     pub fn style(&self) -> Style {
         self.0.style
+    }
+
+    /// Columns that a listing may take; `None` where no terminal shows it.
+    #[must_use]
+    pub fn width(&self) -> Option<usize> {
+        columns(io::stdout())
+    }
+
+    /// Columns that a live line may take. In the last one the cursor stands.
+    #[must_use]
+    pub fn live_width(&self) -> Option<usize> {
+        columns(io::stderr()).map(|columns| columns - 1)
     }
 
     /// Did writing a result fail?
@@ -186,6 +203,14 @@ impl Screen {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<&'static str>> {
         self.0.prompt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn columns(stream: impl AsFd) -> Option<usize> {
+    let size = tcgetwinsize(stream).ok()?;
+    match usize::from(size.ws_col) {
+        0 => Some(USUAL_WIDTH),
+        columns => Some(columns),
     }
 }
 

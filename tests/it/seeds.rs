@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rexpect::process::PtyProcess;
 use std::io::{Read as _, Write as _};
+use unicode_width::UnicodeWidthStr as _;
 
-use crate::support::{Group, PASSPHRASE, assert_same, names_in};
+use crate::support::{Group, PASSPHRASE, assert_same, names_in, text};
 
 #[test]
 fn peer_connect_fs_line_by_line() {
@@ -119,7 +120,8 @@ impl Terminal {
         }
     }
 
-    fn wait_for(&mut self, text: &str) {
+    /// Waits until `text` is shown; tells what came before it.
+    fn wait_for(&mut self, text: &str) -> String {
         let mut handle = self.process.get_file_handle().unwrap();
         let mut bytes = [0; 4096];
         while !self.screen.contains(text) {
@@ -130,8 +132,17 @@ impl Terminal {
                 _ => panic!("no \"{text}\" on the screen:\n{}", self.screen),
             }
         }
-        let end = self.screen.find(text).unwrap() + text.len();
-        self.screen.drain(..end);
+        let start = self.screen.find(text).unwrap();
+        let before = self.screen[..start].to_owned();
+        self.screen.drain(..start + text.len());
+        before
+    }
+
+    fn set_width(&self, columns: u16) {
+        let handle = self.process.get_file_handle().unwrap();
+        let mut size = rustix::termios::tcgetwinsize(&handle).unwrap();
+        size.ws_col = columns;
+        rustix::termios::tcsetwinsize(&handle, size).unwrap();
     }
 
     fn type_line(&mut self, line: &str) {
@@ -247,6 +258,45 @@ fn the_commands_of_peer_connect_fs_at_a_terminal() {
 }
 
 #[test]
+fn row_15_listings_fit_a_terminal_of_20_columns() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let mut seeder = group.peer("a-person-with-a-long-name", &address, &[]);
+    for name in ["a talk of many words 名前👍🏽.mp4", "x.txt"] {
+        group.file(name, 100_000, 6);
+        seeder.say(&format!("add \"{name}\""));
+        seeder.wait_for("Sharing");
+    }
+    let mut args = vec!["peer", "--tracker", &address, "--bind", "127.0.0.1"];
+    args.extend(["--port", "0", "--name", "ana"]);
+    let mut narrow = Terminal::start(&group, "narrow", &args);
+    narrow.set_width(20);
+    narrow.wait_for("Passphrase");
+    narrow.type_line(PASSPHRASE);
+    narrow.wait_for("P2P> ");
+    for (command, header, wanted) in [
+        ("all_files", "NAME", &["a t….mp4 b3:", "x.txt    b3:"][..]),
+        ("lap", "USER", &["ana ", "a-p…name 2"]),
+    ] {
+        narrow.type_line(command);
+        narrow.wait_for(header);
+        let listing = narrow.wait_for("P2P> ");
+        assert!(listing.lines().count() > 2, "{listing}");
+        for line in listing.lines() {
+            assert!(line.trim_end().width() <= 20, "{line}");
+        }
+        for part in wanted {
+            assert!(listing.contains(part), "\"{part}\" is missing in {listing}");
+        }
+    }
+    let whole = text(&group.once(&address, &["files"]).stdout);
+    assert!(
+        whole.contains("a talk of many words 名前👍🏽.mp4   97.7 KiB"),
+        "{whole}"
+    );
+}
+
+#[test]
 fn the_demo_shows_every_step() {
     let group = Group::new();
     let file = group.file("a picture.png", 2_000_000, 4);
@@ -255,12 +305,8 @@ fn the_demo_shows_every_step() {
         .args(["demo", file.to_str().unwrap()])
         .output()
         .unwrap();
-    let shown = crate::support::text(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{shown}{}",
-        crate::support::text(&output.stderr)
-    );
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
     for step in [
         "Tracker listening on",
         "Sharing a picture.png",
