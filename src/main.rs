@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use p2pfs::cli::args::Cli;
 use p2pfs::cli::exit::{Class, Failure};
@@ -15,7 +14,7 @@ fn main() -> ExitCode {
     // What we create is for its owner; files for others get their rights explicitly.
     let _ = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     ask::keep_terminal();
-    let cli = match Cli::try_parse_from(arguments()) {
+    let cli = match Cli::read(arguments()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -3,9 +3,10 @@
 //! No flag, and no environment variable that clap knows, holds a secret: clap prints their values in
 //! `--help`. A test walks the whole tree for that.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, Resettable};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::Span;
@@ -36,6 +37,44 @@ pub struct Cli {
     /// What to do; without it p2pfs asks.
     #[command(subcommand)]
     pub action: Option<Action>,
+}
+
+impl Cli {
+    /// Reads the command line, program first, and the environment.
+    ///
+    /// # Errors
+    /// When they are not understood, or ask for help.
+    pub fn read(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        let command = without_empty_variables(<Self as clap::CommandFactory>::command());
+        let matches = command.try_get_matches_from(arguments)?;
+        <Self as clap::FromArgMatches>::from_arg_matches(&matches)
+    }
+}
+
+/// What the environment alone says of these options.
+///
+/// # Errors
+/// When a value is not understood.
+pub fn from_environment<T: Args>() -> Result<T, clap::Error> {
+    let command = without_empty_variables(T::augment_args(clap::Command::new("p2pfs")));
+    T::from_arg_matches(&command.try_get_matches_from(["p2pfs"])?)
+}
+
+/// A variable that is set to nothing counts as unset: scripts and units clear them so.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    command
+        .mut_args(|arg| {
+            if is_empty(&arg) {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Options of every command.

@@ -3,9 +3,10 @@
 //! A question is asked only of a terminal. Whoever is interrupted in one may leave the echo off, so the
 //! terminal's state is kept at the start and put back in the end.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -126,15 +127,11 @@ pub fn passphrase_to_rate(
 /// Is there a passphrase that nobody has to be asked for?
 #[must_use]
 pub fn is_given(file: Option<&Path>) -> bool {
-    let credential = || {
-        let dir = std::env::var_os("CREDENTIALS_DIRECTORY")?;
-        Some(Path::new(&dir).join("passphrase").exists())
-    };
-    let is_set = |key| std::env::var_os(key).is_some();
+    let is_set = |key| variable(key).is_some();
     file.is_some()
         || is_set("P2PFS_PASSPHRASE_FILE")
         || is_set("P2PFS_PASSPHRASE")
-        || credential().unwrap_or(false)
+        || credential().is_some()
 }
 
 /// The passphrase that was given without a question, judged for `purpose`.
@@ -162,19 +159,27 @@ fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String
     if let Some(path) = file {
         return read(path, screen).map(Some);
     }
-    if let Some(path) = std::env::var_os("P2PFS_PASSPHRASE_FILE") {
+    if let Some(path) = variable("P2PFS_PASSPHRASE_FILE") {
         return read(Path::new(&path), screen).map(Some);
     }
-    if let Some(text) = std::env::var_os("P2PFS_PASSPHRASE") {
+    if let Some(text) = variable("P2PFS_PASSPHRASE") {
         let text = text
             .into_string()
             .map_err(|_| Failure::usage("P2PFS_PASSPHRASE is not UTF-8 text"))?;
         return Ok(Some(Zeroizing::new(text)));
     }
-    match std::env::var_os("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join("passphrase")) {
-        Some(path) if path.exists() => read(&path, screen).map(Some),
-        _ => Ok(None),
-    }
+    credential().map(|path| read(&path, screen)).transpose()
+}
+
+/// What an environment variable says; set to nothing it says nothing.
+fn variable(key: &str) -> Option<OsString> {
+    std::env::var_os(key).filter(|value| !value.is_empty())
+}
+
+/// The passphrase among systemd's credentials, if it is there.
+fn credential() -> Option<PathBuf> {
+    let path = Path::new(&variable("CREDENTIALS_DIRECTORY")?).join("passphrase");
+    path.exists().then_some(path)
 }
 
 fn read(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {

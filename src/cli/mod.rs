@@ -140,7 +140,11 @@ impl Context {
             return Err(Failure::usage("no terminal to ask in")
                 .hint("say what to run: p2pfs tracker, p2pfs peer --tracker HOST, p2pfs --help"));
         }
+        let read = |error: clap::Error| Failure::usage(command::explain(&error));
         let questions = Questions {
+            // A range of ports is none for a tracker, and who is a peer may have it.
+            tracker: args::from_environment().map_err(read),
+            join: args::from_environment().map_err(read)?,
             file: self.global().passphrase_file.clone(),
             network: self.setup.network()?,
             is_new_tracker: setup::is_new_tracker(self.global()),
@@ -155,22 +159,8 @@ impl Context {
             asked = asking => asked.map_err(|error| Failure::new(Class::Failed, error.to_string()))??,
         };
         match asked {
-            Asked::Tracker { port } => {
-                self.run_tracker(
-                    &TrackerArgs {
-                        port: Some(port),
-                        ..TrackerArgs::default()
-                    },
-                    group,
-                )
-                .await
-            }
-            Asked::Peer { host, name } => {
-                let join = JoinArgs {
-                    tracker: Some(host),
-                    name: Some(name),
-                    ..JoinArgs::default()
-                };
+            Asked::Tracker(args) => self.run_tracker(&args, group).await,
+            Asked::Peer(join) => {
                 self.run_peer(
                     PeerArgs {
                         join,
@@ -464,12 +454,14 @@ impl Context {
 }
 
 enum Asked {
-    Tracker { port: u16 },
-    Peer { host: String, name: String },
+    Tracker(TrackerArgs),
+    Peer(JoinArgs),
 }
 
 /// What `p2pfs` alone asks for, and what Enter alone means.
 struct Questions {
+    tracker: Result<TrackerArgs, Failure>,
+    join: JoinArgs,
     file: Option<PathBuf>,
     network: NetworkName,
     is_new_tracker: bool,
@@ -493,13 +485,14 @@ impl Questions {
                     allow_weak: false,
                     is_new: self.is_new_tracker,
                 };
+                let args = self.tracker.clone()?;
                 let passphrase = match given {
                     Some(given) => given,
                     None if self.is_new_tracker => dialog::new_passphrase(person, false, typed)?,
                     None => dialog::known_passphrase(person, typed)?,
                 };
                 ask::judge(&passphrase, purpose)?;
-                (passphrase, self.tracker(person)?)
+                (passphrase, self.tracker(args, person)?)
             }
             Role::Peer => {
                 let passphrase = match given {
@@ -512,19 +505,27 @@ impl Questions {
         Ok((Group::derive(&passphrase, self.network), asked))
     }
 
-    fn tracker(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
-        let port = dialog::question(person, "Port", Some(&self.port.to_string()), parse_port)?;
-        Ok(Asked::Tracker { port })
+    fn tracker(&self, args: TrackerArgs, person: &mut dyn Asker) -> Result<Asked, Failure> {
+        let port = args.port.unwrap_or(self.port).to_string();
+        let port = dialog::question(person, "Port", Some(&port), parse_port)?;
+        Ok(Asked::Tracker(TrackerArgs {
+            port: Some(port),
+            ..args
+        }))
     }
 
     fn peer(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
-        let usual = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let host = usual(&self.host).unwrap_or_else(|| "localhost".to_owned());
+        let usual = |given: &Option<String>, text: &Option<String>| {
+            let text = given.as_ref().or(text.as_ref());
+            text.cloned().filter(|text| !text.is_empty())
+        };
+        let host = usual(&self.join.tracker, &self.host).unwrap_or_else(|| "localhost".to_owned());
         let (host, port) = dialog::question(person, "Tracker host", Some(&host), |answer| {
             setup::parse_tracker(answer).map_err(|failure| failure.line())
         })?;
         let port = dialog::question(person, "Port", Some(&port.to_string()), parse_port)?;
-        let name = usual(&self.name).unwrap_or_else(|| setup::login_name().as_str().to_owned());
+        let name = usual(&self.join.name, &self.name)
+            .unwrap_or_else(|| setup::login_name().as_str().to_owned());
         let name = dialog::question(person, "Your name", Some(&name), |answer| {
             executor::parse_user(answer).map_err(|failure| failure.line())
         })?;
@@ -533,8 +534,11 @@ impl Questions {
         } else {
             format!("{host}:{port}")
         };
-        let name = name.as_str().to_owned();
-        Ok(Asked::Peer { host, name })
+        Ok(Asked::Peer(JoinArgs {
+            tracker: Some(host),
+            name: Some(name.as_str().to_owned()),
+            ..self.join.clone()
+        }))
     }
 }
 

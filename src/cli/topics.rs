@@ -40,6 +40,7 @@ P2PFS_OUT              where downloads go
 P2PFS_NO_INPUT         never ask
 P2PFS_LOG              what the log tells: warn, info, p2pfs=debug
 NO_COLOR               no colours
+A variable that is empty counts as unset.
 A flag wins over the environment, that over the files: --config, the user's, /etc/p2pfs/config.toml.";
 
 const JSON: &str = "\

@@ -108,11 +108,17 @@ struct Terminal {
 
 impl Terminal {
     fn start(group: &Group, state: &str, args: &[&str]) -> Self {
+        Self::start_in(group, state, args, &[])
+    }
+
+    /// With more variables in its environment.
+    fn start_in(group: &Group, state: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = group.command(state);
         command
             .args(args)
             .env("TERM", "xterm")
-            .env_remove("P2PFS_PASSPHRASE_FILE");
+            .env_remove("P2PFS_PASSPHRASE_FILE")
+            .envs(variables.iter().copied());
         let process = PtyProcess::new(command).unwrap();
         Self {
             process,
@@ -294,6 +300,52 @@ fn row_15_listings_fit_a_terminal_of_20_columns() {
         whole.contains("a talk of many words 名前👍🏽.mp4   97.7 KiB"),
         "{whole}"
     );
+}
+
+#[test]
+fn enter_alone_answers_with_what_the_environment_says() {
+    let group = Group::new();
+    let here = ("P2PFS_BIND", "127.0.0.1");
+    let passphrase = ("P2PFS_PASSPHRASE", PASSPHRASE);
+    let variables = [here, passphrase, ("P2PFS_PORT", "0")];
+    let mut tracker = Terminal::start_in(&group, "tracker", &[], &variables);
+    tracker.wait_for("(p)eer?");
+    tracker.type_line("t");
+    tracker.wait_for("Port [0]");
+    tracker.type_line("");
+    tracker.wait_for("Tracker listening on ");
+    let address = tracker.wait_for(",");
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    group.file("a.txt", 10, 1);
+    let mut seeder = group.peer("seeder", &address, &["--share", "a.txt"]);
+    seeder.wait_for("Sharing a.txt");
+
+    let out = group.folder("out");
+    let variables = [
+        here,
+        passphrase,
+        ("P2PFS_TRACKER", &address),
+        ("P2PFS_PORT", "0"),
+        ("P2PFS_NAME", "vader"),
+        ("P2PFS_OUT", out.to_str().unwrap()),
+    ];
+    let mut peer = Terminal::start_in(&group, "peer", &[], &variables);
+    peer.wait_for("(p)eer?");
+    peer.type_line("p");
+    for question in [
+        &format!("Tracker host [{address}]"),
+        &format!("Port [{}]", address.rsplit(':').next().unwrap()),
+        "Your name [vader]",
+    ] {
+        peer.wait_for(question);
+        peer.type_line("");
+    }
+    peer.wait_for(&format!("Joined {address} as vader, listening on "));
+    let port: u16 = peer.wait_for(".").parse().unwrap();
+    assert!(!(8001..=8100).contains(&port), "{port}");
+    peer.type_line("get a.txt");
+    peer.wait_for("Download successful: a.txt");
+    assert_eq!(names_in(&out), ["downloaded_a.txt"]);
 }
 
 #[test]

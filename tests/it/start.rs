@@ -121,6 +121,47 @@ fn row_4_slips_in_arguments_are_named() {
 }
 
 #[test]
+fn a_variable_that_is_set_to_nothing_counts_as_unset() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.folder(".config/p2pfs");
+    let settings = format!("[tracker]\naddress = \"{address}\"\n[peer]\nname = \"ana\"\n");
+    group.write_private(".config/p2pfs/config.toml", &settings);
+    let mut command = group.command("s");
+    for key in [
+        "CONFIG",
+        "STATE_DIR",
+        "NETWORK",
+        "TRACKER",
+        "NAME",
+        "PORT",
+        "BIND",
+        "OUT",
+        "NO_INPUT",
+        "LOG",
+        "PASSPHRASE_FILE",
+    ] {
+        command.env(format!("P2PFS_{key}"), "");
+    }
+    let output = command
+        .args(["peer", "--command", "id"])
+        .env("P2PFS_PASSPHRASE", PASSPHRASE)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("you      ana "), "{output:?}");
+    let output = group
+        .command("s")
+        .args(["tracker", "--port", "0"])
+        .env("P2PFS_PORT", "")
+        .env("P2PFS_PASSPHRASE", "")
+        .env_remove("P2PFS_PASSPHRASE_FILE")
+        .stdin(Stdio::null())
+        .output();
+    assert_one_line(&output.unwrap(), 2, &["no passphrase"]);
+}
+
+#[test]
 fn row_5_bytes_that_are_no_text_and_no_home() {
     let group = Group::new();
     let odd = OsStr::from_bytes(b"\xff\xfe");
