@@ -158,6 +158,7 @@ fn peers_reach_each_other_and_lost_datagrams_cost_nothing() {
     let other = ["peer", "--tracker", "10.77.0.1", "--name", "other"];
     let mut other = network.start(&group, 3, "other", &other);
     other.wait_for("Joined ");
+    // Several times the silence after which somebody who is not heard would be gone.
     let began = Instant::now();
     let mut searches = 0;
     while began.elapsed() < Duration::from_secs(20) {
@@ -167,6 +168,7 @@ fn peers_reach_each_other_and_lost_datagrams_cost_nothing() {
             assert!(line.contains("near.txt   2.9 MiB"), "{line}");
             searches += 1;
         }
+        // Not waiting for anything: who asks without a pause is told to wait.
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(searches > 50, "{searches}");

@@ -1,7 +1,7 @@
 //! A whole session, captured: nothing of it can be read.
 
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::{Group, assert_same, need, wait_until};
 
@@ -48,16 +48,21 @@ fn a_capture_holds_nothing_that_can_be_read() {
         len,
     );
 
-    wait_until("the capture holds the transfer", || {
-        capture.metadata().unwrap().len() > len
+    // What is recorded comes in order: with this all that was sent before it is in the file.
+    let last_words = b"nothing comes after this";
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let here = socket.local_addr().unwrap();
+    socket.send_to(last_words, here).unwrap();
+    wait_until("the capture holds what was sent last", || {
+        contains(&std::fs::read(&capture).unwrap(), last_words)
     });
     let pid = rustix::process::Pid::from_child(&tshark);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     wait_until("tshark has written everything", || {
         tshark.try_wait().unwrap().is_some()
     });
-    std::thread::sleep(Duration::from_millis(50));
     let captured = std::fs::read(&capture).unwrap();
+    assert!(captured.len() as u64 > len, "the transfer is in it");
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
     assert!(
         contains(&captured, &port.to_be_bytes()),
