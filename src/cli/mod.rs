@@ -2,13 +2,17 @@
 
 pub mod args;
 pub mod ask;
+pub mod choice;
 pub mod command;
 pub mod demo;
 pub mod dialog;
 pub mod executor;
 pub mod exit;
+pub mod listing;
+pub mod member;
 pub mod passphrase;
 pub mod prompt;
+pub mod questions;
 pub mod render;
 pub mod screen;
 pub mod setup;
@@ -17,28 +21,21 @@ pub mod topics;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc;
 
-use self::args::{Action, Cli, Global, JoinArgs, PassphraseArgs, PeerArgs, TrackerArgs};
+use self::args::{Action, Cli, Global, PassphraseArgs, PeerArgs, TrackerArgs};
 use self::ask::{Dialog, Purpose};
 use self::command::Command;
-use self::dialog::{Asker, Person, Role};
+use self::dialog::Person;
 use self::executor::{Executor, Patience};
 use self::exit::{Class, Failure};
-use self::prompt::End;
+use self::questions::{Asked, Questions};
 use self::screen::Screen;
-use self::setup::{DEFAULT_PORT, Home, Setup, WithoutHome};
+use self::setup::{DEFAULT_PORT, Home, Setup};
 use crate::crypto::kdf::{Group, NetworkName};
-use crate::peer::{Event, JoinError, Peer};
 use crate::shutdown::Shutdown;
 use crate::tracker::Tracker;
-
-/// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Runs what was asked for.
 ///
@@ -215,203 +212,6 @@ impl Context {
         Ok(())
     }
 
-    async fn peer(&self, args: PeerArgs) -> Result<(), Failure> {
-        let group = self.group(Purpose::Join).await?;
-        self.run_peer(args, group).await
-    }
-
-    async fn run_peer(&self, args: PeerArgs, group: Group) -> Result<(), Failure> {
-        let is_attended =
-            self.dialog() == Dialog::Terminal && !args.no_prompt && args.command.is_empty();
-        let patience = if is_attended {
-            Patience::Waits
-        } else {
-            Patience::Retries
-        };
-        let executor = self
-            .join(&args.join, group, WithoutHome::Fail, patience)
-            .await?;
-        let peer = executor.peer();
-        let address = peer.tracker_address();
-        self.screen.text(&format!(
-            "Joined {address} as {}, listening on {}.{}",
-            peer.user(),
-            peer.port(),
-            if is_attended {
-                " Type help for commands."
-            } else {
-                ""
-            }
-        ))?;
-        self.screen.object(&json!({
-            "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
-            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
-        }))?;
-        let work = self.work(&executor, &args);
-        let done = tokio::select! {
-            // A peer that stays ends well when asked to; one that had work to finish did not finish it.
-            () = self.shutdown.token().cancelled() => {
-                if args.exit || !args.command.is_empty() {
-                    Err(self.interrupted())
-                } else {
-                    Ok(())
-                }
-            }
-            done = work => done,
-        };
-        executor.peer().leave().await;
-        self.screen.prompt(None);
-        done
-    }
-
-    async fn work(&self, executor: &Executor, args: &PeerArgs) -> Result<(), Failure> {
-        if !args.share.is_empty() {
-            executor.share(&args.share, None).await?;
-        }
-        if !args.get.is_empty() {
-            let done = executor.download(&args.get, None, None).await;
-            if args.exit {
-                return done;
-            }
-            if let Err(failure) = done {
-                self.screen.failure(&failure);
-            }
-        }
-        if !args.command.is_empty() {
-            return prompt::run_lines(executor, &self.screen, &args.command).await;
-        }
-        if args.exit {
-            return Ok(());
-        }
-        if !args.no_prompt {
-            let end = prompt::run(executor, &self.screen, self.dialog()).await?;
-            if end == End::Asked || args.share.is_empty() {
-                return Ok(());
-            }
-        }
-        self.shutdown.token().cancelled().await;
-        Ok(())
-    }
-
-    /// Shares until a signal comes.
-    async fn share(
-        &self,
-        join: &JoinArgs,
-        share: impl AsyncFnOnce(&Executor) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let group = self.group(Purpose::Join).await?;
-        let executor = self
-            .join(join, group, WithoutHome::Temporary, Patience::Retries)
-            .await?;
-        let shared = tokio::select! {
-            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
-            shared = share(&executor) => shared,
-        };
-        if shared.is_ok() {
-            let key = executor.peer().tracker_key().fingerprint().brief();
-            let tracker = executor.peer().tracker();
-            let address = join_address(tracker.ip().to_canonical(), tracker.port());
-            for shared in executor.peer().shares() {
-                let name = shell_words::quote(shared.file.name.as_str()).into_owned();
-                self.screen.text(&format!(
-                    "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
-                    crate::wire::text::safe(&name)
-                ))?;
-            }
-            self.shutdown.token().cancelled().await;
-        }
-        executor.peer().leave().await;
-        shared
-    }
-
-    async fn list(&self, args: args::ListArgs) -> Result<(), Failure> {
-        let command = match (args.user, args.all) {
-            (user, true) | (user @ Some(_), false) => Command::List {
-                all: args.all,
-                user: user.filter(|_| !args.all),
-            },
-            // A one-shot peer shares nothing itself: what is meant is the peer that runs under this name.
-            (None, false) => {
-                let name = args
-                    .join
-                    .name
-                    .clone()
-                    .or_else(|| self.setup.config.peer.name.clone());
-                let user = name
-                    .filter(|name| !name.is_empty())
-                    .unwrap_or_else(|| setup::login_name().as_str().to_owned());
-                Command::ListUnder { user }
-            }
-        };
-        self.once(&args.join, Patience::Retries, vec![command])
-            .await
-    }
-
-    /// Joins, does the work, leaves.
-    async fn once(
-        &self,
-        join: &JoinArgs,
-        patience: Patience,
-        commands: Vec<Command>,
-    ) -> Result<(), Failure> {
-        let group = self.group(Purpose::Join).await?;
-        let executor = self
-            .join(join, group, WithoutHome::Temporary, patience)
-            .await?;
-        let work = async {
-            for command in commands {
-                executor.run(command).await?;
-            }
-            Ok(())
-        };
-        let done = tokio::select! {
-            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
-            done = work => done,
-        };
-        executor.peer().leave().await;
-        done
-    }
-
-    async fn join(
-        &self,
-        join: &JoinArgs,
-        group: Group,
-        without: WithoutHome,
-        patience: Patience,
-    ) -> Result<Executor, Failure> {
-        let home = Home::of_peer(self.global(), without, &self.screen)?;
-        let settings = self.setup.peer(join, &home)?;
-        let mut group = group;
-        let mut pause = FIRST_PAUSE;
-        let (peer, events) = loop {
-            let joining = Peer::join(settings.clone(), group, home.identity.clone());
-            let joined = tokio::select! {
-                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
-                joined = joining => joined,
-            };
-            match joined {
-                Err(error @ JoinError::WrongPassphrase { .. })
-                    if self.asks_for_passphrase() && pause <= LONGEST_PAUSE =>
-                {
-                    self.screen.tell(&Failure::from(error));
-                }
-                joined => break joined?,
-            }
-            tokio::select! {
-                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
-                () = tokio::time::sleep(pause) => pause *= 2,
-            }
-            group = self.group(Purpose::Join).await?;
-        };
-        let screen = self.screen.clone();
-        tokio::spawn(async move {
-            // The lock on the state directory lives as long as events are shown: until the peer is gone.
-            let _home = home;
-            show_events(events, &screen).await;
-        });
-        Ok(Executor::new(peer, self.screen.clone(), patience))
-    }
-
     fn passphrase(&self, args: &PassphraseArgs) -> Result<(), Failure> {
         if args.check.is_none() {
             return self
@@ -450,122 +250,6 @@ impl Context {
             Class::Interrupted
         };
         Failure::new(class, "")
-    }
-}
-
-enum Asked {
-    Tracker(TrackerArgs),
-    Peer(JoinArgs),
-}
-
-/// What `p2pfs` alone asks for, and what Enter alone means.
-struct Questions {
-    tracker: Result<TrackerArgs, Failure>,
-    join: JoinArgs,
-    file: Option<PathBuf>,
-    network: NetworkName,
-    is_new_tracker: bool,
-    port: u16,
-    host: Option<String>,
-    name: Option<String>,
-    screen: Screen,
-}
-
-impl Questions {
-    /// As P2P File Transfer asked: passphrase, role, then where.
-    fn ask(self, person: &mut dyn Asker) -> Result<(Group, Asked), Failure> {
-        let given = ask::given_passphrase(self.file.as_deref(), Purpose::Join, &self.screen)?;
-        let typed = match given {
-            Some(_) => None,
-            None => Some(dialog::hidden(person, "Passphrase")?),
-        };
-        let (passphrase, asked) = match dialog::role(person)? {
-            Role::Tracker => {
-                let purpose = Purpose::Tracker {
-                    allow_weak: false,
-                    is_new: self.is_new_tracker,
-                };
-                let args = self.tracker.clone()?;
-                let passphrase = match given {
-                    Some(given) => given,
-                    None if self.is_new_tracker => dialog::new_passphrase(person, false, typed)?,
-                    None => dialog::known_passphrase(person, typed)?,
-                };
-                ask::judge(&passphrase, purpose)?;
-                (passphrase, self.tracker(args, person)?)
-            }
-            Role::Peer => {
-                let passphrase = match given {
-                    Some(given) => given,
-                    None => dialog::known_passphrase(person, typed)?,
-                };
-                (passphrase, self.peer(person)?)
-            }
-        };
-        Ok((Group::derive(&passphrase, self.network), asked))
-    }
-
-    fn tracker(&self, args: TrackerArgs, person: &mut dyn Asker) -> Result<Asked, Failure> {
-        let port = args.port.unwrap_or(self.port).to_string();
-        let port = dialog::question(person, "Port", Some(&port), parse_port)?;
-        Ok(Asked::Tracker(TrackerArgs {
-            port: Some(port),
-            ..args
-        }))
-    }
-
-    fn peer(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
-        let usual = |given: &Option<String>, text: &Option<String>| {
-            let text = given.as_ref().or(text.as_ref());
-            text.cloned().filter(|text| !text.is_empty())
-        };
-        let host = usual(&self.join.tracker, &self.host).unwrap_or_else(|| "localhost".to_owned());
-        let (host, port) = dialog::question(person, "Tracker host", Some(&host), |answer| {
-            setup::parse_tracker(answer).map_err(|failure| failure.line())
-        })?;
-        let port = dialog::question(person, "Port", Some(&port.to_string()), parse_port)?;
-        let name = usual(&self.join.name, &self.name)
-            .unwrap_or_else(|| setup::login_name().as_str().to_owned());
-        let name = dialog::question(person, "Your name", Some(&name), |answer| {
-            executor::parse_user(answer).map_err(|failure| failure.line())
-        })?;
-        let host = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
-        Ok(Asked::Peer(JoinArgs {
-            tracker: Some(host),
-            name: Some(name.as_str().to_owned()),
-            ..self.join.clone()
-        }))
-    }
-}
-
-fn parse_port(answer: &str) -> Result<u16, String> {
-    answer
-        .parse()
-        .map_err(|_| "want a port: a number from 0 to 65535".to_owned())
-}
-
-/// Prints what happens by itself, until the peer is gone.
-async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
-    let mut milestones = render::Milestones::default();
-    while let Some(event) = events.recv().await {
-        match &event {
-            Event::Progress(progress) => {
-                let _ = screen.object(&render::progress_json(progress));
-                let line = render::progress(progress, screen.live_width());
-                if !screen.live(&line) && milestones.is_next(progress) {
-                    screen.note(&render::progress(progress, None));
-                }
-            }
-            other => {
-                if let Some(line) = render::event(other) {
-                    screen.note(&line);
-                }
-            }
-        }
     }
 }
 

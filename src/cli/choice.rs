@@ -1,0 +1,210 @@
+//! Which file somebody means: by name, by name and digits, by id, or by path.
+
+use std::path::Path;
+
+use super::executor::Executor;
+use super::exit::{Class, Failure};
+use super::listing::MAX_LISTED;
+use super::render;
+use crate::peer::Shared;
+use crate::wire::control::Hit;
+use crate::wire::id::ContentId;
+use crate::wire::text::UserName;
+
+/// Hits that are looked through to find one by its name or id.
+const MAX_CANDIDATES: usize = 1000;
+
+impl Executor {
+    pub(super) async fn key_of(
+        &self,
+        hit: &Hit,
+        user: &UserName,
+    ) -> Result<crate::wire::id::PeerId, Failure> {
+        let holders = self.peer.holders(hit.file.content).await?;
+        let holder = holders
+            .into_iter()
+            .find(|holder| holder.user.folded() == user.folded());
+        let missing = || {
+            Failure::new(
+                Class::NotFound,
+                format!("{user} does not have {}", hit.file.name),
+            )
+        };
+        holder.map(|holder| holder.peer).ok_or_else(missing)
+    }
+
+    /// The one file that `item` means: a name, `name#1a2b`, or an id.
+    pub(super) async fn choose(
+        &self,
+        item: &str,
+        owner: Option<&UserName>,
+    ) -> Result<Hit, Failure> {
+        let missing = || Failure::new(Class::NotFound, format!("nobody shares \"{item}\""));
+        if let Ok(content) = item.parse::<ContentId>() {
+            return self.by_content(content).await;
+        }
+        if let Some(digits) = short_id(item) {
+            return self.by_digits(item, &digits).await;
+        }
+        let (name, digits) = split_choice(item);
+        let mut hits = self.peer.search(name, MAX_CANDIDATES).await?.hits;
+        hits.retain(|hit| {
+            let is_owned = owner.is_none_or(|owner| {
+                hit.holders as usize > hit.owners.len()
+                    || hit.owners.iter().any(|o| o.folded() == owner.folded())
+            });
+            let is_chosen =
+                digits.is_none_or(|digits| hit.file.content.to_hex().starts_with(digits));
+            is_owned && is_chosen
+        });
+        let is_exact = |hit: &Hit| hit.file.name.as_str() == name;
+        if hits.iter().any(is_exact) {
+            hits.retain(is_exact);
+        } else {
+            hits.retain(|hit| {
+                crate::wire::text::fold(hit.file.name.as_str()) == crate::wire::text::fold(name)
+            });
+        }
+        // One content has one length: of several claims the one that most people make counts.
+        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
+        hits.dedup_by_key(|hit| hit.file.content);
+        match hits.as_slice() {
+            [] => Err(missing()),
+            [only] => Ok(only.clone()),
+            several => {
+                let choices = several.iter().map(|hit| {
+                    let digits = &hit.file.content.to_hex()[..ContentId::SHORT_LEN / 2];
+                    format!(
+                        "{}#{digits} ({})",
+                        hit.file.name,
+                        render::size(hit.file.len)
+                    )
+                });
+                let choices = choices.collect::<Vec<_>>().join(", ");
+                Err(Failure::usage(format!(
+                    "\"{item}\" has several contents: {choices}"
+                )))
+            }
+        }
+    }
+
+    async fn by_content(&self, content: ContentId) -> Result<Hit, Failure> {
+        let missing = || Failure::new(Class::NotFound, format!("nobody has {}", content.short()));
+        if let Some(hit) = self
+            .last()
+            .clone()
+            .filter(|hit| hit.file.content == content)
+        {
+            return Ok(hit);
+        }
+        let holders = self.peer.holders(content).await?;
+        let claims = |len| holders.iter().filter(|holder| holder.len == len).count();
+        let best = holders
+            .iter()
+            .max_by_key(|holder| claims(holder.len))
+            .ok_or_else(missing)?;
+        let theirs = self.peer.files(Some(&best.user), MAX_LISTED).await?;
+        let is_meant = |hit: &Hit| hit.file.content == content && hit.file.len == best.len;
+        theirs.hits.into_iter().find(is_meant).ok_or_else(missing)
+    }
+
+    /// The short form that tables show. It may fit several contents, so all that is shared is looked through.
+    async fn by_digits(&self, item: &str, digits: &str) -> Result<Hit, Failure> {
+        let is_meant = |hit: &Hit| hit.file.content.to_hex().starts_with(digits);
+        if let Some(hit) = self.last().clone().filter(is_meant) {
+            return Ok(hit);
+        }
+        let mut hits = self.peer.files(None, MAX_LISTED).await?.hits;
+        hits.retain(is_meant);
+        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
+        hits.dedup_by_key(|hit| hit.file.content);
+        match hits.len() {
+            0 => Err(Failure::new(Class::NotFound, format!("nobody has {item}"))),
+            1 => Ok(hits.swap_remove(0)),
+            count => Err(Failure::usage(format!("{item} fits {count} files"))
+                .hint("give more of its digits")),
+        }
+    }
+}
+
+/// `name#1a2b` is a name and the first digits of an id; everything else is a name.
+fn split_choice(item: &str) -> (&str, Option<&str>) {
+    match item.rsplit_once('#') {
+        Some((name, digits))
+            if (4..=64).contains(&digits.len())
+                && digits.bytes().all(|b| b.is_ascii_hexdigit())
+                && !name.is_empty() =>
+        {
+            (name, Some(digits))
+        }
+        _ => (item, None),
+    }
+}
+
+/// The digits of a shortened id: `b3:` and at least four of them.
+fn short_id(item: &str) -> Option<String> {
+    let digits = item.strip_prefix("b3:")?;
+    let is_short = (4..64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_short.then(|| digits.to_ascii_lowercase())
+}
+
+/// Does `item` mean this share: by name, by name and id, by id, or by path?
+pub(super) fn names(item: &str, shared: &Shared) -> bool {
+    let hex = shared.file.content.to_hex();
+    let (name, digits) = split_choice(item);
+    let is_named = shared.file.name.as_str() == item
+        || (shared.file.name.as_str() == name
+            && digits.is_some_and(|digits| hex.starts_with(digits)));
+    let is_id = item.parse() == Ok(shared.file.content)
+        || short_id(item).is_some_and(|digits| hex.starts_with(&digits));
+    is_named || is_id || Path::new(item) == shared.path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::Publication;
+
+    #[test]
+    fn choices_are_told_from_names() {
+        assert_eq!(split_choice("talk.mp4#1a2b"), ("talk.mp4", Some("1a2b")));
+        assert_eq!(split_choice("talk.mp4"), ("talk.mp4", None));
+        assert_eq!(split_choice("C#notes"), ("C#notes", None));
+        assert_eq!(split_choice("C#12"), ("C#12", None), "too short for an id");
+        assert_eq!(split_choice("#1a2b"), ("#1a2b", None));
+    }
+
+    #[test]
+    fn a_share_is_meant_by_name_id_or_path() {
+        let file = Publication {
+            name: "talk.mp4".parse().unwrap(),
+            content: ContentId([0x1a; 32]),
+            len: 5,
+        };
+        let shared = Shared {
+            file,
+            path: "/tmp/talk.mp4".into(),
+        };
+        for item in [
+            "talk.mp4",
+            "talk.mp4#1a1a",
+            "/tmp/talk.mp4",
+            "b3:1a1a",
+            &shared.file.content.short(),
+            &shared.file.content.to_string(),
+        ] {
+            assert!(names(item, &shared), "{item}");
+        }
+        for item in [
+            "talk",
+            "talk.mp4#2b2b",
+            "other#1a1a",
+            "b3:",
+            "b3:1a1",
+            "b3:2b2b",
+            "",
+        ] {
+            assert!(!names(item, &shared), "{item}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Commands that show something and change nothing.
+
+use serde_json::json;
+
+use super::choice::names;
+use super::executor::{Executor, parse_user, sha256_of};
+use super::exit::{Class, Failure};
+use super::render;
+use crate::wire::control::Hit;
+
+/// Entries of a whole listing.
+pub(super) const MAX_LISTED: usize = 200_000;
+
+impl Executor {
+    pub(super) fn list_own(&self) -> Result<(), Failure> {
+        let shares = self.peer.shares();
+        for shared in &shares {
+            self.screen.object(&render::file_json(&shared.file))?;
+        }
+        if shares.is_empty() {
+            self.screen
+                .text("You share nothing; add FILE shares one. (people: peers --all)")
+        } else {
+            self.screen
+                .text(&render::shares(&shares, self.screen.width()))?;
+            self.screen.text("(people: peers --all)")
+        }
+    }
+
+    /// What the peer under our usual name shares; nothing when it is not here.
+    ///
+    /// # Errors
+    /// When the tracker does not answer.
+    pub async fn list_under(&self, user: &str) -> Result<(), Failure> {
+        match self.list(Some(user)).await {
+            Err(failure) if failure.class == Class::NotFound => {
+                self.screen.text(&format!("{user} shares nothing"))
+            }
+            listed => listed,
+        }
+    }
+
+    /// What `user`, or everybody, shares.
+    ///
+    /// # Errors
+    /// When the tracker does not answer, or nobody of that name is here.
+    pub async fn list(&self, user: Option<&str>) -> Result<(), Failure> {
+        let user = user.map(parse_user).transpose()?;
+        let listing = match self.peer.files(user.as_ref(), MAX_LISTED).await {
+            Err(crate::peer::RequestError::Refused(reason)) if user.is_some() => {
+                return Err(Failure::new(Class::NotFound, reason));
+            }
+            listing => listing?,
+        };
+        let mut hits = listing.hits;
+        hits.sort_by(|a, b| a.file.name.cmp(&b.file.name));
+        self.show_hits(&hits)?;
+        if hits.is_empty() {
+            self.screen.text("nothing is shared")?;
+        }
+        Ok(())
+    }
+
+    /// Names that contain `text`.
+    ///
+    /// # Errors
+    /// When nothing does, or the tracker does not answer.
+    pub async fn search(&self, text: &str, limit: usize) -> Result<(), Failure> {
+        let listing = self.peer.search(text, limit.max(1)).await?;
+        *self.last() = listing.hits.first().cloned();
+        if listing.hits.is_empty() {
+            return Err(Failure::new(
+                Class::NotFound,
+                format!("nothing matches \"{text}\""),
+            ));
+        }
+        self.show_hits(&listing.hits)?;
+        let more = (listing.total as usize).saturating_sub(listing.hits.len());
+        if more > 0 {
+            self.screen
+                .text(&format!("… and {more} more: refine, or give --limit"))?;
+        }
+        Ok(())
+    }
+
+    fn show_hits(&self, hits: &[Hit]) -> Result<(), Failure> {
+        for hit in hits {
+            self.screen.object(&render::hit_json(hit))?;
+        }
+        if hits.is_empty() {
+            Ok(())
+        } else {
+            self.screen.text(&render::hits(hits, self.screen.width()))
+        }
+    }
+
+    pub(super) async fn holders_of_last(&self) -> Result<(), Failure> {
+        let Some(hit) = self.last().clone() else {
+            return self.people().await;
+        };
+        let holders = self.peer.holders(hit.file.content).await?;
+        for holder in &holders {
+            self.screen.object(&json!({
+                "v": 1, "type": "holder", "user": holder.user.as_str(), "addresses": holder.addresses,
+                "key": holder.peer.fingerprint().to_string(), "id": hit.file.content.to_string(),
+            }))?;
+        }
+        if holders.is_empty() {
+            return self
+                .screen
+                .text(&format!("no peers available for {}", hit.file.name));
+        }
+        self.screen.text(&format!("{} is at:", hit.file.name))?;
+        self.screen
+            .text(&render::holders(&holders, self.screen.width()))
+    }
+
+    /// Everybody who is here.
+    ///
+    /// # Errors
+    /// When the tracker does not answer.
+    pub async fn people(&self) -> Result<(), Failure> {
+        let mut peers = self.peer.peers().await?;
+        peers.sort_by(|a, b| a.user.cmp(&b.user));
+        for peer in &peers {
+            self.screen.object(&render::peer_json(peer))?;
+        }
+        self.screen
+            .text(&render::peers(&peers, self.screen.width()))
+    }
+
+    /// All that is known of one file; SHA-256 only of one that lies here.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub async fn info(&self, item: &str) -> Result<(), Failure> {
+        let own = self
+            .peer
+            .shares()
+            .into_iter()
+            .find(|shared| names(item, shared));
+        let (file, path) = match own {
+            Some(shared) => (shared.file, Some(shared.path)),
+            None => (self.choose(item, None).await?.file, None),
+        };
+        let holders = self.peer.holders(file.content).await?;
+        let sha256 = match &path {
+            Some(path) => Some(sha256_of(path.clone()).await?),
+            None => None,
+        };
+        let mut object = render::file_json(&file);
+        object["peers"] = json!(
+            holders
+                .iter()
+                .map(|holder| holder.user.as_str())
+                .collect::<Vec<_>>()
+        );
+        object["sha256"] = json!(sha256);
+        self.screen.object(&object)?;
+        let mut lines = vec![
+            format!("name     {}", file.name),
+            format!("size     {} ({} bytes)", render::size(file.len), file.len),
+            format!("BLAKE3   {}", file.content.to_hex()),
+        ];
+        match (sha256, path) {
+            (Some(sha256), Some(path)) => {
+                lines.push(format!("SHA-256  {sha256}"));
+                lines.push(format!(
+                    "path     {}",
+                    crate::wire::text::safe(&path.to_string_lossy())
+                ));
+            }
+            _ => lines.push("SHA-256  download it first: it is computed from the file".to_owned()),
+        }
+        let users = holders
+            .iter()
+            .map(|holder| holder.user.to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
+        lines.push(format!(
+            "others   {}",
+            if users.is_empty() { "nobody" } else { &users }
+        ));
+        self.screen.text(&lines.join("\n"))
+    }
+
+    pub(super) fn identify(&self) -> Result<(), Failure> {
+        let (own, tracker) = (
+            self.peer.id().fingerprint(),
+            self.peer.tracker_key().fingerprint(),
+        );
+        self.screen.object(&json!({
+            "v": 1, "type": "id", "user": self.peer.user().as_str(), "key": own.to_string(),
+            "port": self.peer.port(), "tracker": self.peer.tracker(), "tracker_key": tracker.to_string(),
+        }))?;
+        self.screen.text(&format!(
+            "you      {}  {own}\ntracker  {}  {tracker}",
+            self.peer.user(),
+            self.peer.tracker()
+        ))
+    }
+}

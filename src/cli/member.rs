@@ -1,0 +1,242 @@
+//! What runs as a peer: with a prompt, sharing until a signal, or for one command.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::args::{JoinArgs, ListArgs, PeerArgs};
+use super::ask::{Dialog, Purpose};
+use super::command::Command;
+use super::executor::{Executor, Patience};
+use super::exit::Failure;
+use super::prompt::{self, End};
+use super::screen::Screen;
+use super::setup::{self, Home, WithoutHome};
+use super::{Context, join_address, render};
+use crate::crypto::kdf::Group;
+use crate::peer::{Event, JoinError, Peer};
+
+/// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+impl Context {
+    pub(super) async fn peer(&self, args: PeerArgs) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        self.run_peer(args, group).await
+    }
+
+    pub(super) async fn run_peer(&self, args: PeerArgs, group: Group) -> Result<(), Failure> {
+        let is_attended =
+            self.dialog() == Dialog::Terminal && !args.no_prompt && args.command.is_empty();
+        let patience = if is_attended {
+            Patience::Waits
+        } else {
+            Patience::Retries
+        };
+        let executor = self
+            .join(&args.join, group, WithoutHome::Fail, patience)
+            .await?;
+        let peer = executor.peer();
+        let address = peer.tracker_address();
+        self.screen.text(&format!(
+            "Joined {address} as {}, listening on {}.{}",
+            peer.user(),
+            peer.port(),
+            if is_attended {
+                " Type help for commands."
+            } else {
+                ""
+            }
+        ))?;
+        self.screen.object(&json!({
+            "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
+            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+        }))?;
+        let work = self.work(&executor, &args);
+        let done = tokio::select! {
+            // A peer that stays ends well when asked to; one that had work to finish did not finish it.
+            () = self.shutdown.token().cancelled() => {
+                if args.exit || !args.command.is_empty() {
+                    Err(self.interrupted())
+                } else {
+                    Ok(())
+                }
+            }
+            done = work => done,
+        };
+        executor.peer().leave().await;
+        self.screen.prompt(None);
+        done
+    }
+
+    async fn work(&self, executor: &Executor, args: &PeerArgs) -> Result<(), Failure> {
+        if !args.share.is_empty() {
+            executor.share(&args.share, None).await?;
+        }
+        if !args.get.is_empty() {
+            let done = executor.download(&args.get, None, None).await;
+            if args.exit {
+                return done;
+            }
+            if let Err(failure) = done {
+                self.screen.failure(&failure);
+            }
+        }
+        if !args.command.is_empty() {
+            return prompt::run_lines(executor, &self.screen, &args.command).await;
+        }
+        if args.exit {
+            return Ok(());
+        }
+        if !args.no_prompt {
+            let end = prompt::run(executor, &self.screen, self.dialog()).await?;
+            if end == End::Asked || args.share.is_empty() {
+                return Ok(());
+            }
+        }
+        self.shutdown.token().cancelled().await;
+        Ok(())
+    }
+
+    /// Shares until a signal comes.
+    pub(super) async fn share(
+        &self,
+        join: &JoinArgs,
+        share: impl AsyncFnOnce(&Executor) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        let executor = self
+            .join(join, group, WithoutHome::Temporary, Patience::Retries)
+            .await?;
+        let shared = tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            shared = share(&executor) => shared,
+        };
+        if shared.is_ok() {
+            let key = executor.peer().tracker_key().fingerprint().brief();
+            let tracker = executor.peer().tracker();
+            let address = join_address(tracker.ip().to_canonical(), tracker.port());
+            for shared in executor.peer().shares() {
+                let name = shell_words::quote(shared.file.name.as_str()).into_owned();
+                self.screen.text(&format!(
+                    "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
+                    crate::wire::text::safe(&name)
+                ))?;
+            }
+            self.shutdown.token().cancelled().await;
+        }
+        executor.peer().leave().await;
+        shared
+    }
+
+    pub(super) async fn list(&self, args: ListArgs) -> Result<(), Failure> {
+        let command = match (args.user, args.all) {
+            (user, true) | (user @ Some(_), false) => Command::List {
+                all: args.all,
+                user: user.filter(|_| !args.all),
+            },
+            // A one-shot peer shares nothing itself: what is meant is the peer that runs under this name.
+            (None, false) => {
+                let name = args
+                    .join
+                    .name
+                    .clone()
+                    .or_else(|| self.setup.config.peer.name.clone());
+                let user = name
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or_else(|| setup::login_name().as_str().to_owned());
+                Command::ListUnder { user }
+            }
+        };
+        self.once(&args.join, Patience::Retries, vec![command])
+            .await
+    }
+
+    /// Joins, does the work, leaves.
+    pub(super) async fn once(
+        &self,
+        join: &JoinArgs,
+        patience: Patience,
+        commands: Vec<Command>,
+    ) -> Result<(), Failure> {
+        let group = self.group(Purpose::Join).await?;
+        let executor = self
+            .join(join, group, WithoutHome::Temporary, patience)
+            .await?;
+        let work = async {
+            for command in commands {
+                executor.run(command).await?;
+            }
+            Ok(())
+        };
+        let done = tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            done = work => done,
+        };
+        executor.peer().leave().await;
+        done
+    }
+
+    async fn join(
+        &self,
+        join: &JoinArgs,
+        group: Group,
+        without: WithoutHome,
+        patience: Patience,
+    ) -> Result<Executor, Failure> {
+        let home = Home::of_peer(self.global(), without, &self.screen)?;
+        let settings = self.setup.peer(join, &home)?;
+        let mut group = group;
+        let mut pause = FIRST_PAUSE;
+        let (peer, events) = loop {
+            let joining = Peer::join(settings.clone(), group, home.identity.clone());
+            let joined = tokio::select! {
+                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+                joined = joining => joined,
+            };
+            match joined {
+                Err(error @ JoinError::WrongPassphrase { .. })
+                    if self.asks_for_passphrase() && pause <= LONGEST_PAUSE =>
+                {
+                    self.screen.tell(&Failure::from(error));
+                }
+                joined => break joined?,
+            }
+            tokio::select! {
+                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
+                () = tokio::time::sleep(pause) => pause *= 2,
+            }
+            group = self.group(Purpose::Join).await?;
+        };
+        let screen = self.screen.clone();
+        tokio::spawn(async move {
+            // The lock on the state directory lives as long as events are shown: until the peer is gone.
+            let _home = home;
+            show_events(events, &screen).await;
+        });
+        Ok(Executor::new(peer, self.screen.clone(), patience))
+    }
+}
+
+/// Prints what happens by itself, until the peer is gone.
+async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
+    let mut milestones = render::Milestones::default();
+    while let Some(event) = events.recv().await {
+        match &event {
+            Event::Progress(progress) => {
+                let _ = screen.object(&render::progress_json(progress));
+                let line = render::progress(progress, screen.live_width());
+                if !screen.live(&line) && milestones.is_next(progress) {
+                    screen.note(&render::progress(progress, None));
+                }
+            }
+            other => {
+                if let Some(line) = render::event(other) {
+                    screen.note(&line);
+                }
+            }
+        }
+    }
+}
