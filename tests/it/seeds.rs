@@ -275,25 +275,30 @@ fn row_15_listings_fit_a_terminal_of_20_columns() {
     }
     let mut args = vec!["peer", "--tracker", &address, "--bind", "127.0.0.1"];
     args.extend(["--port", "0", "--name", "ana"]);
-    let mut narrow = Terminal::start(&group, "narrow", &args);
-    narrow.set_width(20);
-    narrow.wait_for("Passphrase");
-    narrow.type_line(PASSPHRASE);
-    narrow.wait_for("P2P> ");
-    for (command, header, wanted) in [
-        ("all_files", "NAME", &["a t….mp4 b3:", "x.txt    b3:"][..]),
-        ("lap", "USER", &["ana ", "a-p…name 2"]),
-    ] {
-        narrow.type_line(command);
-        narrow.wait_for(header);
-        let listing = narrow.wait_for("P2P> ");
-        assert!(listing.lines().count() > 2, "{listing}");
-        for line in listing.lines() {
-            assert!(line.trim_end().width() <= 20, "{line}");
+    let dumb = [("TERM", "dumb"), ("NO_COLOR", "1")];
+    for variables in [&[][..], &dumb] {
+        let mut narrow = Terminal::start_in(&group, "narrow", &args, variables);
+        narrow.set_width(20);
+        narrow.wait_for("Passphrase");
+        narrow.type_line(PASSPHRASE);
+        narrow.wait_for("P2P> ");
+        for (command, header, wanted) in [
+            ("all_files", "NAME", &["a t….mp4 b3:", "x.txt    b3:"][..]),
+            ("lap", "USER", &["ana ", "a-p…name 2"]),
+        ] {
+            narrow.type_line(command);
+            narrow.wait_for(header);
+            let listing = narrow.wait_for("P2P> ");
+            assert!(listing.lines().count() > 2, "{listing}");
+            for line in listing.lines() {
+                assert!(line.trim_end().width() <= 20, "{line}");
+            }
+            for part in wanted {
+                assert!(listing.contains(part), "\"{part}\" is missing in {listing}");
+            }
         }
-        for part in wanted {
-            assert!(listing.contains(part), "\"{part}\" is missing in {listing}");
-        }
+        narrow.type_line("quit");
+        narrow.process.wait().unwrap();
     }
     let whole = text(&group.once(&address, &["files"]).stdout);
     assert!(
