@@ -23,9 +23,9 @@ sim seeds="1000":
 bench:
     cargo bench --locked
 
-# One file against scp, on this machine.
-compare:
-    benches/compare/run
+# Beside scp, rsync, curl, aria2 and plain TCP, on this machine: `just compare --help`.
+compare *arguments:
+    benches/compare/run {{arguments}}
 
 # A tracker and two peers on this machine.
 demo:
