@@ -1,5 +1,7 @@
 //! Starts p2pfs processes with state of their own, and waits for what they say.
 
+pub(crate) mod network;
+
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -71,6 +73,23 @@ impl Group {
             .env("P2PFS_PASSPHRASE_FILE", self.path("passphrase"))
             .env("P2PFS_STATE_DIR", self.path(state))
             .current_dir(self.dir.path());
+        command
+    }
+
+    /// The same, run by another program: `wrapper`, which gets p2pfs and its arguments behind its own.
+    pub(crate) fn command_under(&self, state: &str, wrapper: &[&str]) -> Command {
+        let plain = self.command(state);
+        let mut command = Command::new(wrapper[0]);
+        command
+            .env_clear()
+            .envs(
+                plain
+                    .get_envs()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            )
+            .current_dir(self.dir.path())
+            .args(&wrapper[1..])
+            .arg(plain.get_program());
         command
     }
 

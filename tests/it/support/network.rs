@@ -1,0 +1,135 @@
+//! Machines on a network of our own: namespaces with addresses, a bridge, and rules about what gets lost.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::support::{Group, Process, need, text};
+
+/// Networks of this process so far: tests may run side by side.
+static NETWORKS: AtomicU32 = AtomicU32::new(0);
+
+/// A bridge with hosts on it, `10.77.0.1` and so on; all of it is gone when dropped.
+pub(crate) struct Network {
+    tag: String,
+    hosts: Vec<String>,
+}
+
+fn run(line: &str) {
+    run_words(&line.split(' ').collect::<Vec<_>>());
+}
+
+fn run_words(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{words:?}: {} (root is needed)",
+        text(&output.stderr)
+    );
+}
+
+impl Network {
+    pub(crate) fn new(hosts: usize) -> Self {
+        need("ip");
+        need("nft");
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let tag = format!("p{}n{number}", std::process::id() % 100_000);
+        run(&format!("ip netns add {tag}sw"));
+        run(&format!("ip -n {tag}sw link add name br0 type bridge"));
+        run(&format!("ip -n {tag}sw link set br0 up"));
+        let mut network = Self {
+            tag,
+            hosts: Vec::new(),
+        };
+        for number in 1..=hosts {
+            let name = network.add_host();
+            let tag = &network.tag;
+            run(&format!(
+                "ip -n {name} link add name eth0 type veth peer name v{number} netns {tag}sw"
+            ));
+            run(&format!("ip -n {tag}sw link set v{number} master br0 up"));
+            run(&format!(
+                "ip -n {name} addr add 10.77.0.{number}/24 dev eth0"
+            ));
+            run(&format!("ip -n {name} link set eth0 up"));
+        }
+        network
+    }
+
+    fn add_host(&mut self) -> String {
+        let name = format!("{}h{}", self.tag, self.hosts.len() + 1);
+        run(&format!("ip netns add {name}"));
+        self.hosts.push(name.clone());
+        run(&format!("ip -n {name} link set lo up"));
+        name
+    }
+
+    /// p2pfs on host `number`, from 1.
+    pub(crate) fn start(
+        &self,
+        group: &Group,
+        number: usize,
+        state: &str,
+        args: &[&str],
+    ) -> Process {
+        let mut command = self.command(group, number, state, &[]);
+        command.args(args);
+        group.spawn(state, command)
+    }
+
+    /// p2pfs on host `number`, run by `wrapper`.
+    pub(crate) fn command(
+        &self,
+        group: &Group,
+        number: usize,
+        state: &str,
+        wrapper: &[&str],
+    ) -> Command {
+        let enter = ["ip", "netns", "exec", &self.hosts[number - 1]];
+        group.command_under(state, &[&enter, wrapper].concat())
+    }
+
+    /// Gives host `number` these rules of nftables.
+    pub(crate) fn rules(&self, number: usize, rules: &str) {
+        let name = &self.hosts[number - 1];
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", name, "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), rules.as_bytes()).unwrap();
+        assert!(
+            nft.wait().unwrap().success(),
+            "nft: is it installed, and are we root?"
+        );
+    }
+
+    /// Packets that the named counter of table `inet watch` on host `number` has seen.
+    pub(crate) fn counted(&self, number: usize, counter: &str) -> u64 {
+        let name = &self.hosts[number - 1];
+        let output = Command::new("ip")
+            .args(["netns", "exec", name, "nft", "list", "counter", "inet"])
+            .args(["watch", counter])
+            .output()
+            .unwrap();
+        let listed = text(&output.stdout);
+        let after = listed.split("packets ").nth(1).unwrap();
+        after.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Host `number` loses one UDP datagram in five, in either direction.
+    pub(crate) fn lose_datagrams(&self, number: usize) {
+        self.rules(number, "table inet loss {
+            chain in { type filter hook input priority 0; meta l4proto udp numgen random mod 100 < 20 drop; }
+            chain out { type filter hook output priority 0; meta l4proto udp numgen random mod 100 < 20 drop; }
+        }");
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let switch = format!("{}sw", self.tag);
+        for name in self.hosts.iter().chain([&switch]) {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
