@@ -204,7 +204,8 @@ impl From<LockError> for Failure {
         match error {
             LockError::Held { .. } => Self::new(Class::Held, error.to_string())
                 .hint("for another one on this machine give --state-dir DIR"),
-            LockError::Io { .. } => Self::new(Class::Local, error.to_string()),
+            LockError::Io { .. } => Self::new(Class::Local, error.to_string())
+                .hint("keep keys elsewhere with --state-dir DIR"),
         }
     }
 }

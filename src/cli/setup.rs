@@ -17,7 +17,7 @@ use crate::disk::{DirLock, LockError, create_private_dir, lock_dir};
 use crate::keyfile;
 use crate::proto::backoff::Retry;
 use crate::wire::id::Fingerprint;
-use crate::wire::text::UserName;
+use crate::wire::text::{UserName, safe};
 use crate::{peer, tracker};
 
 /// The tracker's port, and where peers look for it.
@@ -311,7 +311,7 @@ impl Home {
         screen: &Screen,
     ) -> Result<Self, Failure> {
         let Some(dir) = state_dir(global, "peer") else {
-            screen.note("! no home directory: this peer's identity will be forgotten (--state-dir DIR keeps it)");
+            screen.note(&forgetting("no home directory"));
             return Ok(Self::temporary());
         };
         match open(&dir) {
@@ -328,10 +328,7 @@ impl Home {
                 Ok(Self::temporary())
             }
             Err(failure) if failure.class == Class::Local => {
-                screen.note(&format!(
-                    "! {}; this peer's identity will be forgotten",
-                    failure.line()
-                ));
+                screen.note(&forgetting(&safe(&failure.message)));
                 Ok(Self::temporary())
             }
             Err(failure) => Err(failure),
@@ -358,6 +355,13 @@ impl Home {
         let cut = name.as_str().floor_char_boundary(room);
         super::executor::parse_user(&format!("{}-{digits}", &name.as_str()[..cut]))
     }
+}
+
+/// Told to whoever runs a peer that keeps nothing.
+fn forgetting(why: &str) -> String {
+    format!(
+        "! {why}: this peer's identity and its tracker's key will be forgotten (--state-dir DIR keeps them)"
+    )
 }
 
 /// Has no tracker ever run here?
