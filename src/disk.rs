@@ -22,10 +22,10 @@ pub enum PrivateFileError {
     #[error("{} can be read by others; repair: chmod 600 {}", .0.display(), .0.display())]
     Exposed(PathBuf),
     /// It belongs to somebody else.
-    #[error("{} belongs to another user", .0.display())]
+    #[error("{} belongs to another user; repair: chown it, or move it away", .0.display())]
     Foreign(PathBuf),
     /// Not a plain file, or far too large.
-    #[error("{} is not a file of p2pfs", .0.display())]
+    #[error("{} is not a file of p2pfs; move it away", .0.display())]
     NotOurs(PathBuf),
     /// The system said no.
     #[error("{}: {source}", path.display())]
