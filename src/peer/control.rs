@@ -78,9 +78,8 @@ impl Control {
             reason,
         };
         let deadline = tokio::time::Instant::now() + JOIN_DEADLINE;
-        let enrolled = tokio::time::timeout_at(deadline, enrol_with_retries(&setup))
+        let enrolled = enrol_with_retries(&setup, deadline)
             .await
-            .map_err(|_| unreachable("timed out".to_owned()))?
             .map_err(|error| join_error(&tracker, error))?;
         setup.membership.learn(enrolled.member_key.clone());
         let socket = bind_towards(enrolled.address)
@@ -199,19 +198,27 @@ fn join_error(tracker: &str, error: EnrolError) -> JoinError {
     }
 }
 
-async fn enrol_with_retries(setup: &Setup) -> Result<Enrolled, EnrolError> {
+async fn enrol_with_retries(
+    setup: &Setup,
+    deadline: tokio::time::Instant,
+) -> Result<Enrolled, EnrolError> {
     let mut backoff = Backoff::new(setup.retry.clone());
+    let mut error = EnrolError::Unreachable("timed out".to_owned());
     loop {
-        let error = match enrol(&setup.target, &setup.membership, setup.listening_port).await {
-            Err(error @ EnrolError::Unreachable(_)) => error,
+        let trying = enrol(&setup.target, &setup.membership, setup.listening_port);
+        error = match tokio::time::timeout_at(deadline, trying).await {
+            Ok(Err(error @ EnrolError::Unreachable(_))) => error,
             // Neither a wrong passphrase nor a mute port gets better by asking again.
-            done => return done,
+            Ok(done) => return done,
+            // Why the try before failed says more than that this one took too long.
+            Err(_) => return Err(error),
         };
         let Some(wait) = backoff.fail(rand::random()) else {
             return Err(error);
         };
         debug!(%error, ?wait, "the tracker is not reached yet");
-        tokio::time::sleep(wait).await;
+        let again = tokio::time::Instant::now() + wait;
+        tokio::time::sleep_until(again.min(deadline)).await;
     }
 }
 
