@@ -10,8 +10,11 @@ use crate::support::{Group, need, text};
 
 /// One line on stderr that begins with `p2pfs: `, and this exit code.
 fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_line(&text(&output.stderr), output.status.code(), code, words);
+}
+
+fn assert_line(said: &str, found: Option<i32>, code: i32, words: &[&str]) {
+    assert_eq!(found, Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with("p2pfs: "), "{said}");
     for word in words {
@@ -70,24 +73,24 @@ fn row_33_state_of_the_tracker_that_is_damaged_is_named_and_kept() {
         let path = group.path(&format!("tracker/tracker/{name}"));
         let good = fs::read(&path).unwrap();
         assert_eq!(good.len(), 32);
-        let refused = |words: &[&str]| {
+        let refused = |word: &str| {
             let args = ["tracker", "--bind", "127.0.0.1", "--port", "0"];
-            let mut command = group.command("tracker");
-            let output = command.args(args).stdin(Stdio::null()).output().unwrap();
-            assert_one_line(&output, 8, &[&[name][..], words].concat());
+            let mut tracker = group.start("tracker", &args);
+            let code = tracker.exit_within(Duration::from_secs(20));
+            assert_line(&tracker.output(), code, 8, &[name, word]);
         };
         let garbage = "no key\n".repeat(20).into_bytes();
         for damaged in [&good[..0], &good[..31], &garbage, &vec![0; 3 << 20]] {
             fs::write(&path, damaged).unwrap();
-            refused(&["move it away"]);
+            refused("move it away");
             assert_eq!(fs::read(&path).unwrap(), damaged, "kept as it was");
         }
         fs::write(&path, &good).unwrap();
         std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
-        refused(&["belongs to another user"]);
+        refused("belongs to another user");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        refused(&["move it away"]);
+        refused("move it away");
         assert!(path.is_dir());
         fs::remove_dir(&path).unwrap();
         group.write_private(&format!("tracker/tracker/{name}"), "");
@@ -140,4 +143,88 @@ fn row_44_a_dead_address_of_the_tracker_costs_seconds_and_a_dead_name_is_a_line(
     let (output, took) = timed("no-such-host.test");
     assert_one_line(&output, 4, &["no-such-host.test:9000", "unknown host"]);
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// Shows: row 34. A session follows its peer to another address and port, without a login.
+/// How: a router between peer and tracker loses its mappings and makes others, first from other ports,
+/// then from another address; the tracker's host counts what comes whence.
+#[test]
+fn row_34_a_session_follows_a_mapping_that_changes() {
+    let group = Group::new();
+    let mut network = Network::new(3);
+    let (router, inside) = (3, network.add_host_behind(3));
+    let masquerade = |ports: &str| {
+        format!(
+            "table ip nat {{
+                chain out {{
+                    type nat hook postrouting priority 100;
+                    ip saddr 10.78.0.0/24 meta l4proto {{ tcp, udp }} masquerade to :{ports};
+                }}
+            }}"
+        )
+    };
+    network.rules(router, &masquerade("20000-20099"));
+    network.rules(
+        1,
+        "table inet watch {
+            counter first { }
+            counter second { }
+            counter third { }
+            counter handshakes { }
+            counter resumes { }
+            chain in {
+                type filter hook input priority 0;
+                ip saddr 10.77.0.3 udp sport 20000-20099 counter name first
+                ip saddr 10.77.0.3 udp sport 30000-30099 counter name second
+                ip saddr 10.77.0.9 udp sport 30000-30099 counter name third
+                ip saddr != 10.77.0.2 tcp flags & (syn | ack) == syn counter name handshakes
+                ip saddr != 10.77.0.2 udp length 312 counter name resumes
+            }
+        }",
+    );
+    let mut tracker = network.start(&group, 1, "tracker", &["tracker"]);
+    tracker.wait_for("Tracker listening on ");
+    let mut peers = [(2, "ana"), (inside, "bob")].map(|(host, name)| {
+        let file = group.file(&format!("of-{name}.txt"), 3_000_000, 1);
+        let out = group.folder(name);
+        let mut args = vec!["peer", "--tracker", "10.77.0.1", "--name", name];
+        args.extend(["--out", out.to_str().unwrap(), "--share"]);
+        args.push(file.to_str().unwrap());
+        let mut peer = network.start(&group, host, name, &args);
+        peer.wait_for("Sharing of-");
+        peer
+    });
+    let mut find_each_other = || {
+        let [ana, bob] = &mut peers;
+        bob.say("search of-ana");
+        bob.wait_for("of-ana.txt   2.9 MiB");
+        ana.say("search of-bob");
+        ana.wait_for("of-bob.txt   2.9 MiB");
+        ana.say("lap");
+        ana.wait_for("USER");
+        ana.wait_for("bob ");
+    };
+    find_each_other();
+    assert!(network.counted(1, "first") > 0);
+
+    // An interface that goes down takes its masqueraded mappings along.
+    network.rules(router, "delete table ip nat");
+    network.rules(router, &masquerade("30000-30099"));
+    network.ip(router, "link set eth0 down");
+    network.ip(router, "link set eth0 up");
+    find_each_other();
+    assert!(network.counted(1, "second") > 0);
+
+    network.ip(router, "addr del 10.77.0.3/24 dev eth0");
+    network.ip(router, "addr add 10.77.0.9/24 dev eth0");
+    find_each_other();
+    assert!(network.counted(1, "third") > 0);
+
+    peers[1].say("download of-ana.txt");
+    peers[1].wait_for("Download successful");
+    for peer in &peers {
+        assert!(!peer.output().contains("lost"), "{}", peer.output());
+    }
+    assert_eq!(network.counted(1, "handshakes"), 1, "one login is enough");
+    assert_eq!(network.counted(1, "resumes"), 0);
 }

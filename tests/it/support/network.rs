@@ -63,6 +63,23 @@ impl Network {
         name
     }
 
+    /// One more host, `10.78.0.2`, whose only way out is over host `router`; its number.
+    pub(crate) fn add_host_behind(&mut self, router: usize) -> usize {
+        let inside = self.add_host();
+        let router = &self.hosts[router - 1];
+        run(&format!(
+            "ip -n {inside} link add name eth0 type veth peer name eth1 netns {router}"
+        ));
+        run(&format!("ip -n {inside} addr add 10.78.0.2/24 dev eth0"));
+        run(&format!("ip -n {router} addr add 10.78.0.1/24 dev eth1"));
+        run(&format!("ip -n {inside} link set eth0 up"));
+        run(&format!("ip -n {router} link set eth1 up"));
+        run(&format!("ip -n {inside} route add default via 10.78.0.1"));
+        let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward";
+        run_words(&["ip", "netns", "exec", router, "sh", "-c", forward]);
+        self.hosts.len()
+    }
+
     /// p2pfs on host `number`, from 1.
     pub(crate) fn start(
         &self,
@@ -86,6 +103,11 @@ impl Network {
     ) -> Command {
         let enter = ["ip", "netns", "exec", &self.hosts[number - 1]];
         group.command_under(state, &[&enter, wrapper].concat())
+    }
+
+    /// Changes an interface, an address or a route of host `number`.
+    pub(crate) fn ip(&self, number: usize, change: &str) {
+        run(&format!("ip -n {} {change}", self.hosts[number - 1]));
     }
 
     /// Gives host `number` these rules of nftables.
