@@ -40,6 +40,8 @@ const TICK: Duration = Duration::from_millis(250);
 const LOCATE_EVERY: Duration = Duration::from_secs(5);
 /// A source that went is dialled again after this long.
 const REDIAL_AFTER: Duration = Duration::from_secs(3);
+/// A download that has begun is not given up before nothing came for so long: networks come back.
+const OUTAGE: Duration = Duration::from_secs(30);
 /// A page of hashes that does not come is asked of somebody else after this long.
 const PAGE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -199,6 +201,8 @@ struct Driver<'a> {
     pages_asked: HashMap<HashPage, (PeerId, Instant)>,
     delivered_by: BTreeSet<PeerId>,
     backoff: Backoff,
+    /// When the latest piece came.
+    last_piece: Option<Instant>,
     next_locate: Instant,
     /// The question under way. It never holds up the transfer: a lost tracker takes seconds to answer.
     locating: Option<JoinHandle<Found>>,
@@ -241,6 +245,7 @@ impl<'a> Driver<'a> {
             pages_asked: HashMap::new(),
             delivered_by: BTreeSet::new(),
             backoff: Backoff::new(downloads.retry.clone()),
+            last_piece: None,
             next_locate: Instant::now(),
             locating: None,
             found: Vec::new(),
@@ -313,9 +318,16 @@ impl<'a> Driver<'a> {
                 self.next_locate = now + LOCATE_EVERY;
                 self.tell_waiting();
             }
+            None if self.is_fresh(now) => self.next_locate = now + REDIAL_AFTER,
             None => return Err(self.give_up()),
         }
         Ok(())
+    }
+
+    /// Did anything come lately?
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.last_piece
+            .is_some_and(|at| now.saturating_duration_since(at) < OUTAGE)
     }
 
     fn dial(&mut self, now: Instant, mut holders: Vec<Holder>) {
@@ -379,6 +391,7 @@ impl<'a> Driver<'a> {
             }
             Report::Piece(piece) => {
                 self.backoff.succeed();
+                self.last_piece = Some(now);
                 self.delivered_by.insert(peer);
                 if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
                     self.meter.add(self.layout.piece_len(piece));

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::network::Network;
-use crate::support::{Group, need, text};
+use crate::support::{Group, assert_same, need, text, wait_until};
 
 /// One line on stderr that begins with `p2pfs: `, and this exit code.
 fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
@@ -227,4 +227,41 @@ fn row_34_a_session_follows_a_mapping_that_changes() {
     }
     assert_eq!(network.counted(1, "handshakes"), 1, "one login is enough");
     assert_eq!(network.counted(1, "resumes"), 0);
+}
+/// Shows: row 53. A download whose connection is cut, and whose network is then away, goes on by itself.
+/// How: the downloader's host resets the connection in the middle, loses its cable for 15 s, gets it back.
+#[test]
+fn row_53_a_download_goes_on_when_the_network_is_back() {
+    const LEN: u64 = 400 << 20;
+    let group = Group::new();
+    let network = Network::new(3);
+    let mut tracker = network.start(&group, 1, "tracker", &["tracker"]);
+    tracker.wait_for("Tracker listening on ");
+    let file = group.file("x.bin", LEN, 1);
+    let join = |name: &'static str| ["peer", "--tracker", "10.77.0.1", "--name", name];
+    let share = ["--share", file.to_str().unwrap()];
+    let mut seeder = network.start(&group, 2, "seeder", &[&join("ana")[..], &share].concat());
+    seeder.wait_for("Sharing");
+    let out = group.folder("out");
+    let fetch = ["--no-seed", "--out", out.to_str().unwrap()];
+    let mut leecher = network.start(&group, 3, "leecher", &[&join("bob")[..], &fetch].concat());
+    leecher.wait_for("Joined");
+    leecher.say("download x.bin");
+    wait_until("the download runs", || leecher.written_bytes() > 20 << 20);
+
+    network.rules(
+        3,
+        "table inet cut {
+            chain out { type filter hook output priority 0; tcp dport 8001 reject with tcp reset; }
+        }",
+    );
+    leecher.wait_for("is put aside");
+    network.plug(3, "down");
+    network.rules(3, "delete table inet cut");
+    // The outage itself, longer than the tracker's silence limit and a peer's patience.
+    std::thread::sleep(Duration::from_secs(15));
+    assert!(leecher.written_bytes() < LEN, "it was cut in the middle");
+    network.plug(3, "up");
+    leecher.wait_for("Download successful");
+    assert_same(&out.join("downloaded_x.bin"), &file, LEN);
 }

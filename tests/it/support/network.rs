@@ -110,6 +110,11 @@ impl Network {
         run(&format!("ip -n {} {change}", self.hosts[number - 1]));
     }
 
+    /// Takes the cable out of host `number`, or puts it back.
+    pub(crate) fn plug(&self, number: usize, state: &str) {
+        run(&format!("ip -n {}sw link set v{number} {state}", self.tag));
+    }
+
     /// Gives host `number` these rules of nftables.
     pub(crate) fn rules(&self, number: usize, rules: &str) {
         let name = &self.hosts[number - 1];
