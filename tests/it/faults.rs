@@ -2,6 +2,8 @@
 //! The numbers are rows of `docs/bad-inputs.md`.
 
 use std::fs;
+use std::io;
+use std::net::UdpSocket;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -264,4 +266,69 @@ fn row_53_a_download_goes_on_when_the_network_is_back() {
     network.plug(3, "up");
     leecher.wait_for("Download successful");
     assert_same(&out.join("downloaded_x.bin"), &file, LEN);
+}
+
+/// Shows: row 30. Garbage at the tracker's port costs its members nothing, and nobody answers it.
+/// How: four sockets send datagrams that look like everything as fast as they can, while members search.
+#[test]
+fn row_30_a_flood_of_garbage_costs_members_nothing() {
+    const FLOOD: Duration = Duration::from_secs(8);
+    let group = Group::new();
+    let (tracker, address) = group.tracker();
+    let file = group.file("x.txt", 3_000_000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    ana.wait_for("Sharing");
+    let mut bob = group.peer("bob", &address, &[]);
+    tracker.reset_peak();
+
+    let began = Instant::now();
+    let flooders: Vec<_> = (0..4_u8)
+        .map(|seed| {
+            let address = address.clone();
+            std::thread::spawn(move || {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.connect(&address).unwrap();
+                let mut bytes = vec![0; 1 << 16];
+                blake3::Hasher::new_keyed(&[seed; 32])
+                    .finalize_xof()
+                    .fill(&mut bytes);
+                let mut sent = 0_usize;
+                while began.elapsed() < FLOOD {
+                    // Lengths and first bytes of what is valid, among all others.
+                    let at = sent * 7 % 60_000;
+                    let lens = [0, 1, 96, 160, 288, 296, 304, 544, 1232, 1400];
+                    let len = lens[sent % lens.len()];
+                    let datagram = &mut bytes[at..at + len];
+                    if let Some(first) = datagram.first_mut() {
+                        *first = 0x10 + u8::try_from(sent / lens.len() % 8).unwrap();
+                    }
+                    sent += usize::from(socket.send(datagram).is_ok());
+                }
+                socket.set_nonblocking(true).unwrap();
+                let answer = socket.recv(&mut [0; 2048]);
+                (sent, answer.map_err(|error| error.kind()))
+            })
+        })
+        .collect();
+    let mut searches = 0;
+    while began.elapsed() < FLOOD {
+        for peer in [&mut ana, &mut bob] {
+            peer.say("search x.txt");
+            let line = peer.wait_for("x");
+            assert!(line.contains("x.txt   2.9 MiB"), "{line}");
+            searches += 1;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for flooder in flooders {
+        let (sent, answer) = flooder.join().unwrap();
+        assert!(sent > 10_000, "{sent} are no flood");
+        assert_eq!(answer, Err(io::ErrorKind::WouldBlock), "nobody answers");
+    }
+    assert!(searches > 20, "{searches}");
+    for peer in [&ana, &bob] {
+        assert!(!peer.output().contains("lost"), "{}", peer.output());
+    }
+    let peak = tracker.peak_kib();
+    assert!(peak < 64 * 1024, "{peak} KiB");
 }
