@@ -4,11 +4,23 @@
 use std::fs;
 use std::io;
 use std::net::UdpSocket;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use p2pfs::crypto::identity::Identity;
+use p2pfs::crypto::kdf::NetworkName;
+use p2pfs::crypto::random::OsRandom;
+use p2pfs::crypto::secret::Passphrase;
+use p2pfs::peer::dial::dial;
+use p2pfs::peer::enrol::{Target, enrol};
+use p2pfs::peer::membership::Membership;
+use p2pfs::wire::control::Holder;
+use p2pfs::wire::id::ContentId;
+use p2pfs::wire::transfer::{Frame, Wanted};
+use p2pfs::{crypto, keyfile};
+
 use crate::support::network::Network;
-use crate::support::{Group, assert_same, need, text, wait_until};
+use crate::support::{Group, PASSPHRASE, assert_same, hash, need, text, wait_until};
 
 /// One line on stderr that begins with `p2pfs: `, and this exit code.
 fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
@@ -331,4 +343,169 @@ fn row_30_a_flood_of_garbage_costs_members_nothing() {
     }
     let peak = tracker.peak_kib();
     assert!(peak < 64 * 1024, "{peak} KiB");
+}
+
+/// Shows: row 55. Downloaders that ask and never read cost a bounded amount of memory, and nobody else waits.
+/// How: twenty members, made of the library, open a large file, ask for many pieces and stop reading.
+#[test]
+fn row_55_downloaders_that_never_read_cost_little() {
+    const DEAF: u64 = 20;
+    const LEN: u64 = 200 << 20;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    let content = ContentId(*hash(&file).as_bytes());
+    let mut seeder = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    seeder.reset_peak();
+    let before = seeder.peak_kib();
+
+    let (host, port) = address.split_once(':').unwrap();
+    let target = Target {
+        host: host.to_owned(),
+        port: port.parse().unwrap(),
+        key: None,
+        pins: None,
+    };
+    let secret = Passphrase::parse(PASSPHRASE).unwrap();
+    let keys = crypto::kdf::Group::derive(&secret, NetworkName::default());
+    let said = seeder.output();
+    let listens_on = said.split("listening on ").nth(1).unwrap();
+    let listens_on = listens_on.split('.').next().unwrap();
+    let holder = Holder {
+        user: "ana".parse().unwrap(),
+        peer: keyfile::identity(&group.path("ana.state/peer"), &mut OsRandom::new())
+            .unwrap()
+            .id(),
+        len: LEN,
+        addresses: vec![format!("127.0.0.1:{listens_on}").parse().unwrap()],
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut deaf = Vec::new();
+    runtime.block_on(async {
+        for _ in 0..DEAF {
+            let identity = Identity::generate(&mut OsRandom::new());
+            let membership = Membership::new(keys.clone(), identity);
+            let enrolled = enrol(&target, &membership, 1).await.unwrap();
+            membership.learn(enrolled.member_key);
+            let (mut reader, mut writer) = dial(&membership, &holder).await.unwrap();
+            writer
+                .send(&Frame::Open { file: 0, content })
+                .await
+                .unwrap();
+            assert!(matches!(
+                reader.next().await.unwrap(),
+                Some(Frame::Opened { .. })
+            ));
+            for request in 0..150 {
+                let wanted = Wanted {
+                    file: 0,
+                    candidates: vec![request],
+                };
+                writer
+                    .send(&Frame::Request { request, wanted })
+                    .await
+                    .unwrap();
+            }
+            let served = reader.next().await.unwrap();
+            assert!(matches!(served, Some(Frame::Chunk { .. })));
+            deaf.push((reader, writer));
+        }
+    });
+    let out = group.folder("out");
+    let get = ["get", "x.bin", "--no-seed", "--out", out.to_str().unwrap()];
+    let output = group.once(&address, &get);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_same(&out.join("downloaded_x.bin"), &file, LEN);
+    let grown = seeder.peak_kib() - before;
+
+    assert!(grown < (DEAF + 2) * 3 * 1024, "{grown} KiB");
+}
+
+/// Takes a part of what a file shall get or give, and is interrupted every third time.
+const STUTTER: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static _Atomic unsigned *counts;
+static atomic_uint calls;
+__attribute__((constructor)) static void begin(void) {
+    int fd = open(getenv("STUTTER"), O_RDWR);
+    counts = mmap(0, 8, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+}
+static long part(int fd, size_t len) {
+    struct stat found;
+    if (len < 2 || fstat(fd, &found) || !S_ISREG(found.st_mode)) return len;
+    if (calls++ % 3 == 2) { counts[0]++; errno = EINTR; return -1; }
+    counts[1]++;
+    return len > 50000 ? 50000 : len / 2;
+}
+#define STUTTER(name, type, more, args) \
+    ssize_t name(int fd, type buffer, size_t len more) { \
+        long now = part(fd, len); \
+        if (now < 0) return -1; \
+        len = now; \
+        return ((ssize_t (*)(int, type, size_t more))dlsym(RTLD_NEXT, #name)) args; \
+    }
+#define NONE
+#define AT , off64_t at
+STUTTER(read, void *, NONE, (fd, buffer, len))
+STUTTER(write, const void *, NONE, (fd, buffer, len))
+STUTTER(pread64, void *, AT, (fd, buffer, len, at))
+STUTTER(pwrite64, const void *, AT, (fd, buffer, len, at))
+"#;
+
+/// Shows: row 65. Files are whole although the system takes parts and interrupts.
+/// How: a library in front of the system's own calls shortens and interrupts what seeder, downloader and
+/// their key files read and write, and counts it.
+#[test]
+fn row_65_short_and_interrupted_reads_and_writes_change_nothing() {
+    const LEN: u64 = (20 << 20) + 7;
+    need("cc");
+    let group = Group::new();
+    fs::write(group.path("stutter.c"), STUTTER).unwrap();
+    let library = group.path("stutter.so");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &group.path("stutter.c")])
+        .status();
+    assert!(compiled.unwrap().success());
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    let out = group.folder("out");
+    let start = |name: &str, args: &[&str]| {
+        let counts = group.path(&format!("{name}.counts"));
+        fs::write(&counts, [0; 8]).unwrap();
+        let mut command = group.command(name);
+        command
+            .env("LD_PRELOAD", &library)
+            .env("STUTTER", &counts)
+            .args(args)
+            .args(["--tracker", &address, "--port", "0", "--name", name]);
+        group.spawn(name, command)
+    };
+    let mut seeder = start("seeder", &["share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let get = ["get", "x.bin", "--no-seed", "--out", out.to_str().unwrap()];
+    let mut leecher = start("leecher", &get);
+    leecher.wait_for("Download successful");
+    assert_same(&out.join("downloaded_x.bin"), &file, LEN);
+    for name in ["seeder", "leecher"] {
+        let counts = fs::read(group.path(&format!("{name}.counts"))).unwrap();
+        let [interrupted, short] =
+            [0, 4].map(|at| u32::from_ne_bytes(counts[at..at + 4].try_into().unwrap()));
+        assert!(
+            interrupted > 200 && short > 400,
+            "{name}: {interrupted} interrupted, {short} short"
+        );
+        let key = group.path(&format!("{name}/peer/identity.key"));
+        assert_eq!(key.metadata().unwrap().len(), 32);
+    }
 }
