@@ -35,6 +35,8 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         downloads: downloads.to_owned(),
         prefix: "downloaded_".to_owned(),
         seed: false,
+        limits: p2pfs::peer::Limits::default(),
+        simultaneous: 8,
         retry: Retry::default(),
         state_dir: None,
     }

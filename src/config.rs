@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -19,6 +20,9 @@ use crate::nearest::nearest;
 const MAX_LEN: u64 = 1 << 20;
 /// The system's file, under the user's.
 const SYSTEM_FILE: &str = "/etc/p2pfs/config.toml";
+
+/// A slower transfer would look like a dead one.
+const MIN_RATE: u64 = 16 << 10;
 
 /// One file's settings; what it does not say is absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -30,6 +34,8 @@ pub struct Config {
     pub tracker: TrackerSection,
     /// The peer.
     pub peer: PeerSection,
+    /// How much at a time.
+    pub limits: LimitsSection,
     /// What is tried again, and how often.
     pub retry: RetrySection,
 }
@@ -78,6 +84,18 @@ pub struct PeerSection {
     pub prefix: Option<String>,
     /// Share on what was downloaded.
     pub seed: Option<bool>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Bytes a second that leave; empty for no limit.
+    pub up: Option<String>,
+    /// Bytes a second that come; empty for no limit.
+    pub down: Option<String>,
+    /// Downloads at the same time.
+    pub downloads: Option<usize>,
 }
 
 /// `[retry]`
@@ -244,6 +262,15 @@ impl Config {
                 self.peer,
                 lower.peer
             ),
+            limits: over!(
+                LimitsSection {
+                    up,
+                    down,
+                    downloads
+                },
+                self.limits,
+                lower.limits
+            ),
             retry: over!(
                 RetrySection {
                     attempts,
@@ -306,6 +333,26 @@ pub fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
+/// Bytes a second, as people write them: `500K`, `5MB`, `5MiB/s`; `off` and `0` for no limit.
+///
+/// # Errors
+/// One line that says what is wrong with it.
+pub fn parse_rate(text: &str) -> Result<Option<u64>, String> {
+    let plain = text.trim().trim_end_matches("/s");
+    if matches!(plain, "off" | "none" | "0") {
+        return Ok(None);
+    }
+    let rate: ByteSize = plain
+        .parse()
+        .map_err(|_| format!("\"{text}\" is no rate; write 500K, 5MB or 5MiB a second, or off"))?;
+    if rate.as_u64() < MIN_RATE {
+        return Err(format!(
+            "\"{text}\" is too slow: 16KiB a second is the least"
+        ));
+    }
+    Ok(Some(rate.as_u64()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +397,15 @@ mod tests {
             assert!(error.starts_with(wanted), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn rates_are_read_as_people_write_them() {
+        assert_eq!(parse_rate("5MiB/s"), Ok(Some(5 << 20)));
+        assert_eq!(parse_rate("500K"), Ok(Some(500_000)));
+        assert_eq!(parse_rate("off"), Ok(None));
+        assert!(parse_rate("1K").unwrap_err().contains("too slow"));
+        assert!(parse_rate("fast").unwrap_err().contains("no rate"));
     }
 
     #[test]

@@ -129,19 +129,36 @@ pub fn create_new(dir: &Path, name: &str) -> io::Result<File> {
         .open(dir.join(name))
 }
 
-/// Takes `len` bytes of disk for `file`, so that a full disk shows at the beginning.
+/// Opens a file of ours in `dir` for reading and writing; `None` when there is no plain file of this name.
 ///
 /// # Errors
-/// When there is not as much space, or the file may not become so large.
-pub fn reserve(file: &File, len: u64) -> io::Result<()> {
-    if len == 0 {
-        return Ok(());
+/// What the system says.
+pub fn open_own(dir: &Path, name: &str) -> io::Result<Option<File>> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(dir.join(name));
+    match opened {
+        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A link in its place.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        // Some file systems cannot; there the file is sparse until it is written.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(len),
-        done => Ok(done?),
-    }
+}
+
+/// Is `path` still a name of `file`?
+#[must_use]
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return false;
+    };
+    file.metadata()
+        .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
 /// Gives the file `from` in `dir` the name `to`, unless that is taken: the system call itself decides.
@@ -165,25 +182,6 @@ pub fn rename_new(dir: &Path, from: &str, to: &str) -> io::Result<()> {
 /// Removes a file of ours; one that is gone already is fine.
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
-}
-
-/// Removes what earlier runs left in `dir` under names that begin with `prefix` and end with `suffix`,
-/// as far as no running process holds it.
-pub fn remove_abandoned(dir: &Path, prefix: &str, suffix: &str) {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        let is_ours = name
-            .to_str()
-            .is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if is_ours && is_file {
-            let file = OpenOptions::new().read(true).write(true).open(entry.path());
-            if file.is_ok_and(|file| file.try_lock().is_ok()) {
-                remove(&entry.path());
-            }
-        }
-    }
 }
 
 /// The state directory is ours while this lives; the system frees it when the process ends.

@@ -201,6 +201,12 @@ pub struct JoinArgs {
     /// Do not share on what was downloaded
     #[arg(long)]
     pub no_seed: bool,
+    /// Most bytes a second that leave, in all uploads together: 500K, 5M, 5MiB
+    #[arg(long, value_name = "RATE")]
+    pub up_limit: Option<String>,
+    /// Most bytes a second that come, in all downloads together
+    #[arg(long, value_name = "RATE")]
+    pub down_limit: Option<String>,
 }
 
 /// `p2pfs peer`

@@ -70,6 +70,38 @@ pub enum Command {
         /// Where to
         #[arg(short, long)]
         out: Option<PathBuf>,
+        /// Do not wait for the end; at a terminal nobody waits anyway
+        #[arg(short, long)]
+        background: bool,
+    },
+    /// What is being downloaded
+    #[command(visible_aliases = ["downloads", "tr"])]
+    Transfers,
+    /// Pause downloads: those of these numbers, or all
+    Pause {
+        /// Numbers, as transfers shows them
+        ids: Vec<String>,
+    },
+    /// Go on with paused downloads: those of these numbers, or all
+    #[command(visible_alias = "continue")]
+    Resume {
+        /// Numbers, as transfers shows them
+        ids: Vec<String>,
+    },
+    /// End downloads and remove what came of them
+    Cancel {
+        /// Numbers, as transfers shows them
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// How fast transfers may be: limit up 5MiB, limit down off
+    Limit {
+        /// Which direction; both when absent
+        #[arg(value_enum)]
+        direction: Option<Direction>,
+        /// Bytes a second; off for no limit
+        #[arg(requires = "direction")]
+        rate: Option<String>,
     },
     /// Who has the file searched last; --all: everybody who is here
     Peers {
@@ -96,6 +128,15 @@ pub enum Command {
     /// Leave
     #[command(visible_aliases = ["exit", "xit", "q"])]
     Quit,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Direction {
+    /// Out, to others.
+    Up,
+    /// In, from others.
+    Down,
 }
 
 impl Command {
@@ -246,6 +287,7 @@ mod tests {
             items: vec!["my file.txt".into(), "-x".into()],
             from: None,
             out: None,
+            background: false,
         };
         assert_eq!(command("download 'my file.txt' -- -x"), wanted);
         assert_eq!(

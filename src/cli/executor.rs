@@ -12,7 +12,7 @@ use super::command::{Command, help};
 use super::exit::{Class, Failure};
 use super::render;
 use super::screen::{Screen, Style};
-use crate::peer::{Peer, Shared, Wanted};
+use crate::peer::{Order, Peer, Shared, Wanted};
 use crate::wire::control::Hit;
 use crate::wire::text::{FileName, UserName};
 
@@ -68,9 +68,28 @@ impl Executor {
             Command::ListUnder { user } => self.list_under(&user).await,
             Command::AllFiles => self.list(None).await,
             Command::Search { text, limit } => self.search(&text.join(" "), limit).await,
-            Command::Download { items, from, out } => {
-                self.download(&items, from.as_deref(), out).await
+            Command::Download {
+                items,
+                from,
+                out,
+                background: true,
+            } => {
+                let own = self.clone();
+                tokio::spawn(async move {
+                    if let Err(failure) = own.download(&items, from.as_deref(), out).await {
+                        own.screen.failure(&failure);
+                    }
+                });
+                Ok(())
             }
+            Command::Download {
+                items, from, out, ..
+            } => self.download(&items, from.as_deref(), out).await,
+            Command::Transfers => self.transfers(),
+            Command::Pause { ids } => self.order(&ids, Order::Pause),
+            Command::Resume { ids } => self.order(&ids, Order::Run),
+            Command::Cancel { ids } => self.order(&ids, Order::Cancel),
+            Command::Limit { direction, rate } => self.limit(direction, rate.as_deref()),
             Command::Peers { all: false } => self.holders_of_last().await,
             Command::Peers { all: true } | Command::Lap => self.people().await,
             Command::Info { item } => self.info(&item).await,
@@ -172,17 +191,6 @@ impl Executor {
         };
         let done = self.peer.download(&wanted).await?;
         self.screen.text(&render::downloaded(&done))?;
-        if self.peer.seeds() {
-            // It is hashed once more: what is shared is what lies on the disk.
-            let shared = self
-                .peer
-                .share(&done.path, Some(done.file.name.clone()))
-                .await;
-            if let Err(error) = shared {
-                self.screen
-                    .note(&format!("! {}", Failure::from(error).line()));
-            }
-        }
         // Another reading of the whole file: only for scripts, which compare.
         let sha256 = match self.screen.style() {
             Style::Json => Some(sha256_of(done.path.clone()).await?),

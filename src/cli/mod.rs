@@ -16,6 +16,7 @@ pub mod questions;
 pub mod render;
 pub mod screen;
 pub mod setup;
+pub mod steer;
 pub mod table;
 pub mod topics;
 
@@ -66,6 +67,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
                 items: args.items,
                 from: args.from,
                 out: None,
+                background: false,
             };
             context.once(&args.join, waits, vec![command]).await
         }

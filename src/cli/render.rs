@@ -2,6 +2,7 @@
 //!
 //! A `width` is that of the terminal, in columns; without one nothing is cut.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::table::{Column, cut, table};
-use crate::peer::{Downloaded, Event, Progress, Shared};
+use crate::peer::{Downloaded, Event, Progress, Shared, State, Transfer};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication};
 use crate::wire::id::ContentId;
 use crate::wire::text::{UserName, safe};
@@ -137,6 +138,55 @@ pub fn holders(holders: &[Holder], width: Option<usize>) -> String {
     table(&columns, &rows, width)
 }
 
+/// Downloads that run, wait or are paused.
+#[must_use]
+pub fn transfers(transfers: &[Transfer], width: Option<usize>) -> String {
+    let rows: Vec<_> = transfers
+        .iter()
+        .map(|transfer| {
+            let percent = percent_of(transfer.done, transfer.file.len);
+            vec![
+                transfer.id.to_string(),
+                transfer.file.name.to_string(),
+                format!("{percent} %"),
+                size(transfer.file.len),
+                doing(transfer),
+            ]
+        })
+        .collect();
+    let columns = [
+        Column::whole("NO", 1),
+        Column::cut("NAME", 0),
+        Column::whole("DONE", 2),
+        Column::whole("SIZE", 4),
+        Column::cut("STATE", 3),
+    ];
+    table(&columns, &rows, width)
+}
+
+fn doing(transfer: &Transfer) -> String {
+    match &transfer.state {
+        State::Queued(0) => "next in line".to_owned(),
+        State::Queued(before) => format!("in line, {before} before it"),
+        State::Running if transfer.sources == 0 => "looking for peers".to_owned(),
+        State::Running => format!(
+            "{}/s from {}",
+            size(transfer.rate),
+            people(transfer.sources)
+        ),
+        State::Waiting(reason) => format!("waiting: {}", safe(reason)),
+        State::Paused => "paused".to_owned(),
+    }
+}
+
+fn people(count: usize) -> String {
+    if count == 1 {
+        "1 peer".to_owned()
+    } else {
+        format!("{count} peers")
+    }
+}
+
 /// A duration as people read it.
 #[must_use]
 pub fn span(span: Duration) -> String {
@@ -162,12 +212,15 @@ pub fn sharing(shared: &Shared) -> String {
 /// The closing line of a download.
 #[must_use]
 pub fn downloaded(done: &Downloaded) -> String {
-    let rate = rate_of(done.file.len, done.elapsed);
-    let sources = match done.sources {
+    let rate = rate_of(done.fetched, done.elapsed);
+    let mut sources = match done.sources {
         0 => "from this machine".to_owned(),
-        1 => "from 1 peer".to_owned(),
-        many => format!("from {many} peers"),
+        many => format!("from {}", people(many)),
     };
+    let before = done.file.len.saturating_sub(done.fetched);
+    if done.sources > 0 && before > 0 {
+        sources.push_str(&format!(", {} were here", size(before)));
+    }
     format!(
         "Download successful: {} as {}, {} in {:.1} s, {}/s, {sources}, verified",
         done.file.name,
@@ -194,10 +247,7 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
     if let Some(seconds) = left.checked_div(progress.rate).filter(|_| left > 0) {
         facts.push(format!("  {:02}:{:02}", seconds / 60, seconds % 60));
     }
-    facts.push(match progress.sources {
-        1 => "  1 peer".to_owned(),
-        many => format!("  {many} peers"),
-    });
+    facts.push(format!("  {}", people(progress.sources)));
     let name = progress.name.to_string();
     let Some(width) = width else {
         return format!("↓ {name}{}", facts.concat());
@@ -213,36 +263,37 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
 /// How much of a download is here, in percent.
 #[must_use]
 pub fn percent(progress: &Progress) -> u64 {
-    if progress.len == 0 {
+    percent_of(progress.done, progress.len)
+}
+
+fn percent_of(done: u64, len: u64) -> u64 {
+    if len == 0 {
         return 100;
     }
-    let percent = u128::from(progress.done) * 100 / u128::from(progress.len);
+    let percent = u128::from(done) * 100 / u128::from(len);
     u64::try_from(percent).unwrap_or(100)
 }
 
-/// Where progress cannot be redrawn: a line each 10 % or 10 s.
+/// Where progress cannot be redrawn: a line each 10 % or 10 s, of each download.
 #[derive(Debug, Default)]
 pub struct Milestones {
-    last: Option<(ContentId, u64, Instant)>,
+    last: HashMap<ContentId, (u64, Instant)>,
 }
 
 impl Milestones {
     /// Is it time for a line? The end has its own.
     pub fn is_next(&mut self, progress: &Progress) -> bool {
         let (tenth, now) = (percent(progress) / 10, Instant::now());
-        let is_next = match self.last {
-            Some((content, last, at)) if content == progress.content => {
-                tenth > last || now.duration_since(at) >= Duration::from_secs(10)
-            }
-            _ => {
-                self.last = Some((progress.content, tenth, now));
-                false
-            }
-        };
-        if is_next {
-            self.last = Some((progress.content, tenth, now));
+        if progress.done >= progress.len {
+            self.last.remove(&progress.content);
+            return false;
         }
-        is_next && progress.done < progress.len
+        let (last, at) = self.last.entry(progress.content).or_insert((tenth, now));
+        let is_next = tenth > *last || now.duration_since(*at) >= Duration::from_secs(10);
+        if is_next {
+            (*last, *at) = (tenth, now);
+        }
+        is_next
     }
 }
 
@@ -257,6 +308,12 @@ pub fn event(event: &Event) -> Option<String> {
         Event::TrackerBack => "! the tracker is back".to_owned(),
         Event::Waiting { name, reason } => {
             format!("! {name}: waiting for a seeder ({})", safe(reason))
+        }
+        Event::Stuck { name, reason } => {
+            format!(
+                "! {name}: paused: {}; it goes on by itself when that is mended",
+                safe(reason)
+            )
         }
         Event::SourceDropped { name, user, reason } => {
             format!("! {name}: {user} is put aside: {}", safe(reason))
@@ -293,6 +350,23 @@ pub fn peer_json(peer: &PeerEntry) -> Value {
     json!({
         "v": 1, "type": "peer", "user": peer.user.as_str(), "files": peer.files,
         "since_s": peer.since_s, "addresses": peer.addresses, "key": peer.peer.fingerprint().to_string(),
+    })
+}
+
+/// The object of a download.
+#[must_use]
+pub fn transfer_json(transfer: &Transfer) -> Value {
+    let (state, reason) = match &transfer.state {
+        State::Queued(_) => ("queued", None),
+        State::Running => ("running", None),
+        State::Waiting(reason) => ("waiting", Some(reason)),
+        State::Paused => ("paused", None),
+    };
+    json!({
+        "v": 1, "type": "transfer", "no": transfer.id, "name": transfer.file.name.as_str(),
+        "id": transfer.file.content.to_string(), "state": state, "reason": reason,
+        "done": transfer.done, "total": transfer.file.len, "rate": transfer.rate,
+        "peers": transfer.sources,
     })
 }
 

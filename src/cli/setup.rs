@@ -9,12 +9,13 @@ use etcetera::{AppStrategy as _, AppStrategyArgs, choose_app_strategy};
 use super::args::{Global, JoinArgs, TrackerArgs};
 use super::exit::{Class, Failure};
 use super::screen::Screen;
-use crate::config::{Config, parse_bind, parse_ports};
+use crate::config::{Config, parse_bind, parse_ports, parse_rate};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::NetworkName;
 use crate::crypto::random::OsRandom;
 use crate::disk::{DirLock, LockError, create_private_dir, lock_dir};
 use crate::keyfile;
+use crate::peer::Limits;
 use crate::proto::backoff::Retry;
 use crate::wire::id::Fingerprint;
 use crate::wire::text::{UserName, safe};
@@ -27,6 +28,7 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 const DEFAULT_SILENCE: Duration = Duration::from_secs(3);
 const DEFAULT_MAX_PEERS: usize = 10_000;
 const DEFAULT_PREFIX: &str = "downloaded_";
+const DEFAULT_SIMULTANEOUS: usize = 8;
 /// Longest prefix of downloads, in bytes.
 const MAX_PREFIX_LEN: usize = 64;
 
@@ -151,8 +153,28 @@ impl Setup {
             downloads,
             prefix,
             seed: !args.no_seed && (args.seed || config.seed.unwrap_or(true)),
+            limits: self.limits(args)?,
+            simultaneous: self
+                .config
+                .limits
+                .downloads
+                .unwrap_or(DEFAULT_SIMULTANEOUS)
+                .max(1),
             retry: self.retry(),
             state_dir: home.dir.clone(),
+        })
+    }
+
+    fn limits(&self, args: &JoinArgs) -> Result<Limits, Failure> {
+        let config = &self.config.limits;
+        let rate = |flag: Option<&String>, key: Option<&String>| {
+            let text = flag.or(key).filter(|text| !text.is_empty());
+            text.map_or(Ok(None), |text| parse_rate(text))
+                .map_err(Failure::usage)
+        };
+        Ok(Limits {
+            up: rate(args.up_limit.as_ref(), config.up.as_ref())?,
+            down: rate(args.down_limit.as_ref(), config.down.as_ref())?,
         })
     }
 

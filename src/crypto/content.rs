@@ -175,6 +175,12 @@ impl PartialTree {
         Ok(())
     }
 
+    /// The entries of a page, one after the other, once it is there.
+    #[must_use]
+    pub fn page(&self, page: HashPage) -> Option<Vec<u8>> {
+        Some(self.pages.get(&page)?.as_flattened().to_vec())
+    }
+
     /// The hash that `piece` must have, once its page is there.
     #[must_use]
     pub fn expected(&self, piece: PieceIndex) -> Option<&Hash> {

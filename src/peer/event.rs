@@ -25,6 +25,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The disk takes nothing now; the download goes on when it does.
+    Stuck {
+        /// Name of the file.
+        name: FileName,
+        /// Why.
+        reason: String,
+    },
     /// A source lied or broke off.
     SourceDropped {
         /// Name of the file.

@@ -15,8 +15,7 @@ use tracing::debug;
 use super::connection::split;
 use super::event::JoinError;
 use super::membership::Membership;
-use super::shares::Shares;
-use super::upload::serve;
+use super::upload::{Offers, serve};
 use crate::crypto::handshake::Local;
 use crate::crypto::kdf::EnvelopeKeys;
 use crate::net::{Doorkeeper, Host, listen_tcp};
@@ -85,7 +84,7 @@ impl Listener {
     }
 
     /// Serves until `shutdown`.
-    pub async fn run(self, membership: Membership, shares: Shares, shutdown: CancellationToken) {
+    pub async fn run(self, membership: Membership, offers: Offers, shutdown: CancellationToken) {
         let door = Doorkeeper::new();
         let host = Arc::new(membership);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -103,7 +102,7 @@ impl Listener {
             let Some(visitor) = door.enter(from.ip()) else {
                 continue;
             };
-            let (host, shares, places) = (Arc::clone(&host), shares.clone(), Arc::clone(&places));
+            let (host, offers, places) = (Arc::clone(&host), offers.clone(), Arc::clone(&places));
             let guests = Arc::clone(&guests);
             let serving = async move {
                 let Some(accepted) = visitor.shake_hands(&mut stream, host).await else {
@@ -122,7 +121,7 @@ impl Listener {
                 };
                 let (reader, writer) = split(stream, accepted.keys.stream);
                 debug!(?peer, "serving");
-                match serve(reader, writer, shares).await {
+                match serve(peer, reader, writer, offers).await {
                     Ok(()) => debug!(?peer, "served"),
                     Err(error) => debug!(?peer, %error, "connection ended"),
                 }

@@ -9,8 +9,11 @@ pub mod connection;
 pub mod control;
 pub mod dial;
 pub mod download;
+pub mod drive;
 pub mod enrol;
 pub mod event;
+pub mod growing;
+pub mod journal;
 pub mod listen;
 pub mod listing;
 pub mod membership;
@@ -18,6 +21,8 @@ pub mod pins;
 pub mod shares;
 pub mod source;
 pub mod store;
+pub mod throttle;
+pub mod transfers;
 pub mod upload;
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,14 +35,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::control::{Control, Setup};
-use self::download::Downloads;
+use self::download::{Downloads, Fetched};
 use self::enrol::Target;
 pub use self::event::{DownloadError, Event, JoinError, Progress, RequestError, ShareError};
+use self::growing::Nursery;
 pub use self::listing::Listing;
 use self::membership::Membership;
 use self::pins::Pins;
 pub use self::shares::Shared;
 use self::shares::{Shares, Withdrawn};
+use self::throttle::Throttle;
+use self::transfers::{Handle, Transfers};
+pub use self::transfers::{Order, State, Transfer, TransferId};
+use self::upload::Offers;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
@@ -71,6 +81,10 @@ pub struct Settings {
     pub prefix: String,
     /// Share on what was downloaded.
     pub seed: bool,
+    /// How fast it may be.
+    pub limits: Limits,
+    /// Downloads that run at the same time.
+    pub simultaneous: usize,
     /// Of joining and downloading.
     pub retry: Retry,
     /// Where known trackers are kept; absent for a peer that keeps nothing.
@@ -90,6 +104,15 @@ pub struct Wanted {
     pub waits: bool,
 }
 
+/// Bytes a second of all transfers together; absent for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of uploads.
+    pub up: Option<u64>,
+    /// Of downloads.
+    pub down: Option<u64>,
+}
+
 /// A finished download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downloaded {
@@ -97,6 +120,8 @@ pub struct Downloaded {
     pub path: PathBuf,
     /// Name, id and length.
     pub file: Publication,
+    /// Bytes that came from others now; the rest was here.
+    pub fetched: u64,
     /// How long it took.
     pub elapsed: Duration,
     /// Peers that sent some of it.
@@ -111,9 +136,10 @@ struct Inner {
     settings: Settings,
     membership: Membership,
     control: Control,
-    shares: Shares,
+    downloads: Downloads,
+    offers: Offers,
+    transfers: Transfers,
     port: u16,
-    events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -144,7 +170,25 @@ impl Peer {
         };
         let (control, control_task) = Control::join(setup).await?;
         let (shares, withdrawn) = Shares::new();
-        let listening = listener.run(membership.clone(), shares.clone(), shutdown.clone());
+        let offers = Offers {
+            shares: shares.clone(),
+            nursery: Nursery::default(),
+            throttle: Throttle::default(),
+        };
+        offers.throttle.set(settings.limits.up);
+        let downloads = Downloads {
+            control: control.clone(),
+            membership: membership.clone(),
+            shares,
+            nursery: offers.nursery.clone(),
+            throttle: Throttle::default(),
+            prefix: settings.prefix.clone(),
+            seeds: settings.seed,
+            retry: settings.retry.clone(),
+            events: events.clone(),
+        };
+        downloads.throttle.set(settings.limits.down);
+        let listening = listener.run(membership.clone(), offers.clone(), shutdown.clone());
         let withdrawing =
             withdraw_changed(withdrawn, control.clone(), events.clone(), shutdown.clone());
         let tasks = vec![
@@ -154,12 +198,13 @@ impl Peer {
         ];
         let tasks = std::sync::Mutex::new(tasks);
         let inner = Inner {
+            transfers: Transfers::new(settings.simultaneous),
             settings,
             membership,
             control,
-            shares,
+            downloads,
+            offers,
             port,
-            events,
             shutdown,
             tasks,
         };
@@ -207,7 +252,7 @@ impl Peer {
     /// # Errors
     /// When it is no readable file, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let shared = self.0.shares.add(path, name).await?;
+        let shared = self.0.offers.shares.add(path, name).await?;
         self.0.control.publish(shared.file.clone()).await?;
         Ok(shared)
     }
@@ -220,7 +265,7 @@ impl Peer {
         &self,
         selects: impl Fn(&Shared) -> bool,
     ) -> Result<Vec<Shared>, RequestError> {
-        let gone = self.0.shares.remove(selects);
+        let gone = self.0.offers.shares.remove(selects);
         for shared in &gone {
             self.0.control.withdraw(shared.file.clone()).await?;
         }
@@ -230,7 +275,7 @@ impl Peer {
     /// What we share, by name.
     #[must_use]
     pub fn shares(&self) -> Vec<Shared> {
-        self.0.shares.list()
+        self.0.offers.shares.list()
     }
 
     /// Names that contain `term`, at most `limit` of them.
@@ -269,34 +314,88 @@ impl Peer {
         listing::holders(&self.0.control, content).await
     }
 
-    /// Downloads to the end; progress comes as events. Dropping the future gives up.
+    /// Downloads to the end; progress comes as events. Dropping the future keeps what came, for the next time.
     ///
     /// # Errors
     /// When no source delivers it, or it cannot be written.
     pub async fn download(&self, wanted: &Wanted) -> Result<Downloaded, DownloadError> {
         let inner = &self.0;
-        let downloads = Downloads {
-            control: inner.control.clone(),
-            membership: inner.membership.clone(),
-            shares: inner.shares.clone(),
-            prefix: inner.settings.prefix.clone(),
-            retry: inner.settings.retry.clone(),
-            events: inner.events.clone(),
+        let cancelled = || DownloadError::Cancelled {
+            name: wanted.file.name.clone(),
         };
-        let dir = wanted
-            .directory
-            .as_deref()
-            .unwrap_or(&inner.settings.downloads);
-        tokio::select! {
-            () = inner.shutdown.cancelled() => Err(DownloadError::Cancelled { name: wanted.file.name.clone() }),
-            done = downloads.fetch(wanted, dir) => done,
+        let dir = wanted.directory.as_deref();
+        let dir = dir.unwrap_or(&inner.settings.downloads);
+        let (handle, mut orders) = inner.transfers.begin(wanted.file.clone());
+        loop {
+            let order = tokio::select! {
+                () = inner.shutdown.cancelled() => return Err(cancelled()),
+                order = orders.until_other_than(Order::Run) => order,
+                done = self.fetch(wanted, dir, &handle) => return done,
+            };
+            if order == Order::Pause {
+                handle.set_state(State::Paused);
+                tokio::select! {
+                    () = inner.shutdown.cancelled() => return Err(cancelled()),
+                    _ = orders.until_other_than(Order::Pause) => {}
+                }
+            }
+            if orders.current() == Order::Cancel {
+                Downloads::discard(wanted, dir).await;
+                return Err(cancelled());
+            }
         }
     }
 
-    /// Does this peer share on what it downloaded?
+    async fn fetch(
+        &self,
+        wanted: &Wanted,
+        dir: &Path,
+        handle: &Handle,
+    ) -> Result<Downloaded, DownloadError> {
+        let _place = handle.place().await;
+        let Fetched {
+            downloaded,
+            tree,
+            announcement,
+        } = self.0.downloads.fetch(wanted, dir, handle).await?;
+        if self.0.settings.seed {
+            let (path, file) = (downloaded.path.clone(), downloaded.file.clone());
+            let shares = self.0.offers.shares.clone();
+            let adopting = tokio::task::spawn_blocking(move || shares.adopt(&path, file, tree));
+            if let Ok(Ok(shared)) = adopting.await {
+                // When it does not answer now, the next announcement says it.
+                let _ = self.0.control.publish(shared.file).await;
+            }
+        }
+        drop(announcement);
+        Ok(downloaded)
+    }
+
+    /// The downloads that run, wait or are paused.
     #[must_use]
-    pub fn seeds(&self) -> bool {
-        self.0.settings.seed
+    pub fn transfers(&self) -> Vec<Transfer> {
+        self.0.transfers.list()
+    }
+
+    /// Pauses, resumes or cancels a download; `false` when there is none of this number.
+    #[must_use]
+    pub fn order(&self, id: TransferId, order: Order) -> bool {
+        self.0.transfers.order(id, order)
+    }
+
+    /// Most bytes a second that leave and that come; absent for no limit.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            up: self.0.offers.throttle.rate(),
+            down: self.0.downloads.throttle.rate(),
+        }
+    }
+
+    /// Sets both limits, from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.0.offers.throttle.set(limits.up);
+        self.0.downloads.throttle.set(limits.down);
     }
 
     /// Says goodbye to the tracker and ends all tasks, within seconds.

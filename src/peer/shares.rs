@@ -118,6 +118,39 @@ impl Shares {
         Ok(shared)
     }
 
+    /// Offers the file at `path`, whose hashes are known: it was verified piece by piece as it came. Blocking.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn adopt(&self, path: &Path, file: Publication, tree: Tree) -> Result<Shared, ShareError> {
+        let fail = |error: io::Error| ShareError::Local {
+            path: path.to_owned(),
+            reason: explain(&error),
+        };
+        let path = std::path::absolute(path).map_err(fail)?;
+        let stamp = Stamp::of(
+            &open_plain(&path)
+                .and_then(|file| file.metadata())
+                .map_err(fail)?,
+        );
+        let shared = Shared { file, path };
+        let key = (shared.file.name.clone(), shared.file.content);
+        let entry = Entry {
+            shared: shared.clone(),
+            stamp,
+            tree: Arc::new(tree),
+        };
+        self.entries().insert(key, Arc::new(entry));
+        Ok(shared)
+    }
+
+    /// Is this offered?
+    #[must_use]
+    pub fn has(&self, file: &Publication) -> bool {
+        self.entries()
+            .contains_key(&(file.name.clone(), file.content))
+    }
+
     /// Takes back what is selected; returns it.
     pub fn remove(&self, selects: impl Fn(&Shared) -> bool) -> Vec<Shared> {
         let mut entries = self.entries();

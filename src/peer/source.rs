@@ -4,7 +4,6 @@
 //! disk, and only the verdict goes to the download.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
+use super::growing::Growing;
 use super::membership::Membership;
-use super::store::write_at;
+use super::throttle::{Place, Throttle};
 use crate::crypto::content::{Hash, hash_piece};
 use crate::wire::control::Holder;
-use crate::wire::id::{ContentId, PeerId};
+use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
 use crate::wire::transfer::{Frame, HashPage, Wanted};
 
@@ -53,6 +53,8 @@ pub enum Ask {
 pub enum Report {
     /// It is connected and has these pieces.
     Connected(Bitfield),
+    /// It has these, too.
+    Has(Vec<PieceIndex>),
     /// A page of hashes came.
     Page(HashPage, Vec<u8>),
     /// Something of what it owes is coming.
@@ -61,8 +63,8 @@ pub enum Report {
     Piece(PieceIndex),
     /// A piece came and is wrong.
     WrongPiece,
-    /// It cannot be written to disk.
-    Disk(io::Error),
+    /// A piece came that cannot be written to disk.
+    Disk(PieceIndex, io::Error),
     /// It is gone, for this reason.
     Gone(String),
 }
@@ -72,12 +74,10 @@ pub enum Report {
 pub struct Goal {
     /// What we greet with.
     pub membership: Membership,
-    /// What is wanted.
-    pub content: ContentId,
-    /// How it is cut.
-    pub layout: Layout,
-    /// Where it goes.
-    pub file: Arc<File>,
+    /// What is wanted, and where it goes.
+    pub growing: Arc<Growing>,
+    /// How fast it may come.
+    pub throttle: Throttle,
     /// Pieces on their way to the disk, also those of sources that are gone.
     pub checks: TaskTracker,
     /// Where to report to.
@@ -101,6 +101,8 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         .map_err(|error| error.to_string())?;
     let mut source = Source {
         peer: holder.peer,
+        layout: goal.growing.layout(),
+        place: goal.throttle.place(holder.peer),
         goal,
         writer,
         begun: HashMap::new(),
@@ -133,6 +135,8 @@ struct Verified {
 struct Source {
     peer: PeerId,
     goal: Goal,
+    layout: Layout,
+    place: Place,
     writer: Writer,
     begun: HashMap<u32, Assembly>,
     /// Requests that were cancelled, and how many bytes may still come of each.
@@ -186,10 +190,10 @@ impl Source {
         self.writer
             .send(&Frame::Open {
                 file: FILE,
-                content: self.goal.content,
+                content: self.goal.growing.content(),
             })
             .await?;
-        let layout = self.goal.layout;
+        let layout = self.layout;
         let answer = timeout(OPEN_TIME, reader.next())
             .await
             .map_err(|_| ConnectionError::Silent)??;
@@ -238,8 +242,7 @@ impl Source {
                 let begun = self.begun.iter().filter(|(_, begun)| begun.piece == piece);
                 for request in begun.map(|(request, _)| *request).collect::<Vec<_>>() {
                     self.begun.remove(&request);
-                    self.cancelled
-                        .insert(request, self.goal.layout.piece_len(piece));
+                    self.cancelled.insert(request, self.layout.piece_len(piece));
                     self.writer.send(&Frame::Cancel { request }).await?;
                 }
                 while self.cancelled.len() > MAX_CANCELLED {
@@ -259,9 +262,12 @@ impl Source {
                 is_last,
                 bytes,
             } => {
+                let len = bytes.len();
                 if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
                     self.verify(whole);
                 }
+                // Who is not read from sends no faster.
+                self.place.pass(len).await;
                 if self.last_sign.elapsed() >= SIGN_EVERY {
                     self.last_sign = Instant::now();
                     self.report(Report::Sign).await;
@@ -272,7 +278,13 @@ impl Source {
                 self.report(Report::Page(page, hashes)).await;
             }
             Frame::Ping => self.writer.send(&Frame::Pong).await?,
-            Frame::Pong | Frame::Have { .. } => {}
+            Frame::Pong => {}
+            Frame::Have { pieces, .. } => {
+                let pieces = pieces.iter().map(|piece| self.layout.piece(*piece));
+                let pieces: Option<Vec<_>> = pieces.collect();
+                let beyond = ConnectionError::Violation("a piece beyond the end");
+                self.report(Report::Has(pieces.ok_or(beyond)?)).await;
+            }
             Frame::Absent { .. } => return Ok(false),
             _ => return Err(ConnectionError::Violation("a question to the downloader")),
         }
@@ -302,7 +314,7 @@ impl Source {
             .values()
             .filter(|begun| !begun.bytes.is_empty())
             .count();
-        let layout = self.goal.layout;
+        let layout = self.layout;
         let assembly = self
             .begun
             .get_mut(&request)
@@ -331,7 +343,7 @@ impl Source {
     }
 
     fn verify(&mut self, assembly: Assembly) {
-        let (layout, file) = (self.goal.layout, Arc::clone(&self.goal.file));
+        let growing = Arc::clone(&self.goal.growing);
         let running = self.goal.checks.token();
         self.verifying.spawn_blocking(move || {
             let _running = running;
@@ -340,9 +352,9 @@ impl Source {
                 expected,
                 bytes,
             } = assembly;
-            let is_right = hash_piece(layout, piece, &bytes) == expected;
+            let is_right = hash_piece(growing.layout(), piece, &bytes) == expected;
             let written = if is_right {
-                write_at(&file, &bytes, layout.offset(piece))
+                growing.put(piece, &bytes, &expected)
             } else {
                 Ok(())
             };
@@ -364,7 +376,7 @@ impl Source {
         self.report(match result {
             Ok(true) => Report::Piece(piece),
             Ok(false) => Report::WrongPiece,
-            Err(error) => Report::Disk(error),
+            Err(error) => Report::Disk(piece, error),
         })
         .await;
     }

@@ -1,9 +1,10 @@
 //! Files that are being fetched: a hidden part file, and at the end the final name.
 //!
-//! The part file lies in the target directory, so that the last step is a rename which never replaces
-//! anything. Until then nothing bears the final name: whatever is killed, `downloaded_*` is whole or not
-//! there. The one place where a foreign name becomes the name of a file is [`safe_file_name`].
+//! The part file lies in the target directory with a journal beside it, so that the next run goes on where
+//! this one was killed, and the last step is a rename which never replaces anything. Until then nothing
+//! bears the final name: whatever is killed, `downloaded_*` is whole or not there. The one place where a foreign name becomes the name of a file is [`safe_file_name`].
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -12,18 +13,23 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 
+use super::journal::{Journal, Records};
+use crate::crypto::content::{Hash, hash_piece};
 use crate::disk;
 use crate::wire::id::ContentId;
-use crate::wire::pieces::Layout;
+use crate::wire::pieces::{Layout, PieceIndex};
 use crate::wire::text::FileName;
 
-const PART_PREFIX: &str = ".p2pfs-";
+const HIDDEN_PREFIX: &str = ".p2pfs-";
 const PART_SUFFIX: &str = ".part";
+const JOURNAL_SUFFIX: &str = ".journal";
+/// Hex digits of the id in hidden names.
+const HIDDEN_DIGITS: usize = 16;
 /// Longest name of a file, in bytes, on every system that matters.
 const MAX_NAME_LEN: usize = 255;
 /// Windows drops these at the end of a name.
 const ENDS_NO_NAME: [char; 2] = ['.', ' '];
-/// Part files that are tried when others clear them away.
+/// Part files that are tried when other processes hold them.
 const PART_TRIES: u32 = 8;
 /// Numbers that are tried when a name is taken.
 const MAX_COPIES: u32 = 10_000;
@@ -38,95 +44,214 @@ pub struct StoreError {
     pub reason: String,
 }
 
-/// A file of which parts are here; removed when dropped before [`Partial::finish`].
+/// The bytes of a file of which parts are here; written by several threads.
+#[derive(Debug)]
+pub struct Part {
+    file: File,
+    journal: Journal,
+}
+
+impl Part {
+    /// How the file is cut.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.journal.layout()
+    }
+
+    /// Writes a piece that was verified, and that it is here. Blocking.
+    ///
+    /// # Errors
+    /// What the system says; the piece does not count then.
+    pub fn put(&self, piece: PieceIndex, bytes: &[u8], hash: &Hash) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.layout().offset(piece))?;
+        self.journal.note_piece(piece, hash)
+    }
+
+    /// Reads exactly `bytes.len()` bytes from `offset` on. Blocking.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    /// Makes durable what was put. Blocking, for as long as the disk takes.
+    ///
+    /// # Errors
+    /// What the system says: what was put since the last success may be lost then.
+    pub fn sync(&self) -> io::Result<()> {
+        self.journal.sync(&self.file)
+    }
+
+    /// Those of these pieces whose bytes are right. Blocking.
+    fn check(&self, pieces: BTreeMap<PieceIndex, Hash>) -> BTreeMap<PieceIndex, Hash> {
+        let layout = self.layout();
+        let mut bytes = Vec::new();
+        let mut is_right = |piece, hash: &Hash| {
+            bytes.resize(layout.piece_len(piece), 0);
+            let is_read = self.read_at(&mut bytes, layout.offset(piece)).is_ok();
+            is_read && hash_piece(layout, piece, &bytes) == *hash
+        };
+        let mut pieces = pieces;
+        pieces.retain(|piece, hash| is_right(*piece, hash));
+        pieces
+    }
+}
+
+/// Pieces that are here, and their hashes.
+pub type Here = BTreeMap<PieceIndex, Hash>;
+
+/// A file that is being fetched. Dropped before [`Partial::finish`], it stays hidden on disk for the next
+/// time, unless nothing of it is here.
 #[derive(Debug)]
 pub struct Partial {
-    file: Arc<File>,
+    part: Arc<Part>,
     dir: PathBuf,
-    part: String,
-    is_finished: bool,
+    /// Name of part file and journal, without what they end in.
+    stem: String,
+    ending: Ending,
+}
+
+/// What becomes of the hidden files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Stays,
+    IsFinished,
+    IsDiscarded,
 }
 
 impl Partial {
-    /// A place for `content` in `dir`, with room for all of it.
+    /// The place for `content` in `dir`, and what an earlier run left there of it. Blocking: what may have
+    /// been lost is read and hashed again.
     ///
     /// # Errors
     /// When the directory is missing, not writable or full.
-    pub fn create(
+    pub fn open(
         dir: &Path,
         content: ContentId,
         layout: Layout,
-        random: u32,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, Here), StoreError> {
         let fail = |error: &io::Error| StoreError {
             path: dir.to_owned(),
             reason: explain(error),
         };
+        let mut opened = None;
+        for number in 1..=PART_TRIES {
+            opened =
+                Self::open_numbered(dir, content, layout, number).map_err(|error| fail(&error))?;
+            if opened.is_some() {
+                break;
+            }
+        }
+        let Some((partial, here)) = opened else {
+            return Err(StoreError {
+                path: dir.to_owned(),
+                reason: "too many programs are fetching this file there".to_owned(),
+            });
+        };
+        let here_len: u64 = here
+            .keys()
+            .map(|piece| layout.piece_len(*piece) as u64)
+            .sum();
         let free = disk::free_space(dir).map_err(|error| fail(&error))?;
-        if free < layout.len() {
-            let (need, free) = (ByteSize(layout.len()), ByteSize(free));
+        let need = layout.len() - here_len;
+        if free < need {
+            let (need, free) = (ByteSize(need), ByteSize(free));
             let reason = format!("it needs {need}, {free} are free there");
             return Err(StoreError {
                 path: dir.to_owned(),
                 reason,
             });
         }
-        let prefix = format!(
-            "{PART_PREFIX}{}-",
-            &content.to_hex()[..ContentId::SHORT_LEN]
+        // Fails at once where files may not become so large.
+        let sized = partial.part.file.set_len(layout.len());
+        sized.map_err(|error| fail(&error))?;
+        Ok((partial, here))
+    }
+
+    /// `None` when another process is at it.
+    fn open_numbered(
+        dir: &Path,
+        content: ContentId,
+        layout: Layout,
+        number: u32,
+    ) -> io::Result<Option<(Self, Here)>> {
+        let stem = hidden_stem(content, number);
+        let (part, journal) = (
+            format!("{stem}{PART_SUFFIX}"),
+            format!("{stem}{JOURNAL_SUFFIX}"),
         );
-        disk::remove_abandoned(dir, &prefix, PART_SUFFIX);
-        let partial = (0..PART_TRIES)
-            .find_map(|number| {
-                Self::open_part(dir, format!("{prefix}{random:08x}{number}{PART_SUFFIX}"))
-                    .transpose()
-            })
-            .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))
-            .map_err(|error| fail(&error))?;
-        disk::reserve(&partial.file, layout.len()).map_err(|error| fail(&error))?;
-        Ok(partial)
-    }
-
-    /// Creates a part file and holds it; `None` when somebody took it for an abandoned one meanwhile.
-    fn open_part(dir: &Path, part: String) -> io::Result<Option<Self>> {
-        let file = disk::create_new(dir, &part)?;
-        // Held as long as this process lives: others may remove what nobody holds.
-        let is_held = file.try_lock().is_ok();
-        let is_there = std::fs::symlink_metadata(dir.join(&part)).is_ok();
-        let partial = Self {
-            file: Arc::new(file),
-            dir: dir.to_owned(),
-            part,
-            is_finished: false,
+        let file = match disk::open_own(dir, &part)? {
+            Some(file) => file,
+            None => match disk::create_new(dir, &part) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                created => created?,
+            },
         };
-        Ok((is_held && is_there).then_some(partial))
+        // Held as long as this process lives.
+        let is_held = file.try_lock().is_ok() && disk::is_at(&file, &dir.join(&part));
+        if !is_held {
+            return Ok(None);
+        }
+        let left = if file.metadata()?.len() == layout.len() {
+            Journal::open(dir, &journal, content, layout)?
+        } else {
+            None
+        };
+        let (journal, records) = match left {
+            Some(left) => left,
+            None => {
+                disk::remove(&dir.join(&journal));
+                (
+                    Journal::create(dir, &journal, content, layout)?,
+                    Records::default(),
+                )
+            }
+        };
+        let part = Arc::new(Part { file, journal });
+        let mut here = records.durable;
+        here.extend(part.check(records.doubtful));
+        let partial = Self {
+            part,
+            dir: dir.to_owned(),
+            stem,
+            ending: Ending::Stays,
+        };
+        Ok(Some((partial, here)))
     }
 
-    /// The file, for positioned writes by several threads.
+    /// The bytes, for those who write and serve them.
     #[must_use]
-    pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+    pub fn part(&self) -> Arc<Part> {
+        Arc::clone(&self.part)
+    }
+
+    /// Nothing of it shall stay.
+    pub const fn discard(&mut self) {
+        self.ending = Ending::IsDiscarded;
     }
 
     /// Makes the file durable and gives it its name: `prefix` and `name`, or with a number behind it when
-    /// that is taken. Blocking.
+    /// that is taken. Blocking. May be tried again after it failed.
     ///
     /// # Errors
-    /// When the disk fails; the part file is removed then.
-    pub fn finish(mut self, prefix: &str, name: &FileName) -> Result<PathBuf, StoreError> {
+    /// When the disk fails.
+    pub fn finish(&mut self, prefix: &str, name: &FileName) -> Result<PathBuf, StoreError> {
         let fail = |path: &Path, error: &io::Error| StoreError {
             path: path.to_owned(),
             reason: explain(error),
         };
-        self.file
+        self.part
+            .file
             .sync_all()
             .map_err(|error| fail(&self.dir, &error))?;
+        let hidden = format!("{}{PART_SUFFIX}", self.stem);
         for copy in 1..=MAX_COPIES {
             let name = safe_file_name(prefix, name.as_str(), copy);
             let path = self.dir.join(&name);
-            match disk::rename_new(&self.dir, &self.part, &name) {
+            match disk::rename_new(&self.dir, &hidden, &name) {
                 Ok(()) => {
-                    self.is_finished = true;
+                    self.ending = Ending::IsFinished;
                     disk::sync_dir(&self.dir).map_err(|error| fail(&self.dir, &error))?;
                     return Ok(path);
                 }
@@ -144,18 +269,25 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.is_finished {
-            disk::remove(&self.dir.join(&self.part));
+        let is_finished = self.ending == Ending::IsFinished;
+        let is_discarded = self.ending == Ending::IsDiscarded || self.part.journal.is_empty();
+        if is_discarded && !is_finished {
+            disk::remove(&self.dir.join(format!("{}{PART_SUFFIX}", self.stem)));
+        }
+        if is_discarded || is_finished {
+            disk::remove(&self.dir.join(format!("{}{JOURNAL_SUFFIX}", self.stem)));
         }
     }
 }
 
-/// Writes `bytes` at `offset`. Blocking.
-///
-/// # Errors
-/// What the system says.
-pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
+/// Name of the hidden files of a content: the same in each run, so that the next one finds them.
+fn hidden_stem(content: ContentId, number: u32) -> String {
+    let digits = &content.to_hex()[..HIDDEN_DIGITS];
+    if number == 1 {
+        format!("{HIDDEN_PREFIX}{digits}")
+    } else {
+        format!("{HIDDEN_PREFIX}{digits}-{number}")
+    }
 }
 
 /// What the system's no means to a person.
@@ -232,10 +364,29 @@ mod tests {
         names
     }
 
+    fn id(bytes: &[u8]) -> ContentId {
+        ContentId(*blake3::hash(bytes).as_bytes())
+    }
+
+    fn put(partial: &Partial, bytes: &[u8], numbers: &[u32]) {
+        let layout = partial.part.layout();
+        for number in numbers {
+            let piece = layout.piece(*number).unwrap();
+            let start = usize::try_from(layout.offset(piece)).unwrap();
+            let bytes = &bytes[start..start + layout.piece_len(piece)];
+            let hash = hash_piece(layout, piece, bytes);
+            partial.part.put(piece, bytes, &hash).unwrap();
+        }
+    }
+
+    fn numbers(here: &Here) -> Vec<u32> {
+        here.keys().map(|piece| piece.get()).collect()
+    }
+
     fn fetch(dir: &Path, bytes: &[u8]) -> PathBuf {
-        let id = ContentId(*blake3::hash(bytes).as_bytes());
-        let partial = Partial::create(dir, id, layout(bytes.len() as u64), 7).unwrap();
-        write_at(&partial.file(), bytes, 0).unwrap();
+        let layout = layout(bytes.len() as u64);
+        let (mut partial, _) = Partial::open(dir, id(bytes), layout).unwrap();
+        put(&partial, bytes, if bytes.is_empty() { &[] } else { &[0] });
         partial
             .finish("downloaded_", &"x.txt".parse().unwrap())
             .unwrap()
@@ -266,33 +417,83 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_leaves_nothing() {
+    fn what_has_nothing_or_is_discarded_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let partial = Partial::create(dir.path(), ContentId([1; 32]), layout(5 << 20), 7).unwrap();
+        let bytes = vec![7; 2 << 20];
+        let open = || {
+            Partial::open(dir.path(), id(&bytes), layout(2 << 20))
+                .unwrap()
+                .0
+        };
+        let partial = open();
         let names = names_in(dir.path());
-        assert!(names[0].starts_with('.') && names.len() == 1, "{names:?}");
+        assert!(names.len() == 2 && names.iter().all(|name| name.starts_with('.')));
+        drop(partial);
+        assert!(names_in(dir.path()).is_empty());
+        let mut partial = open();
+        put(&partial, &bytes, &[0]);
+        partial.discard();
         drop(partial);
         assert!(names_in(dir.path()).is_empty());
     }
 
     #[test]
-    fn leftovers_of_a_killed_run_are_cleared_others_stay() {
+    fn the_next_run_goes_on_with_what_is_right() {
         let dir = tempfile::tempdir().unwrap();
-        let id = ContentId([1; 32]);
-        std::fs::write(dir.path().join(".p2pfs-01010101-deadbeef.part"), "left").unwrap();
-        std::fs::write(
-            dir.path().join(".p2pfs-02020202-deadbeef.part"),
-            "of another content",
-        )
-        .unwrap();
-        let running = Partial::create(dir.path(), id, layout(1), 1).unwrap();
-        let _second = Partial::create(dir.path(), id, layout(1), 2).unwrap();
-        assert_eq!(
-            names_in(dir.path()).len(),
-            3,
-            "what a running process holds stays"
-        );
-        assert!(dir.path().join(&running.part).exists());
+        let bytes: Vec<u8> = (0_u32..5 << 18).flat_map(u32::to_le_bytes).collect();
+        let layout = layout(bytes.len() as u64);
+        let open = || Partial::open(dir.path(), id(&bytes), layout).unwrap();
+        let (partial, here) = open();
+        assert!(here.is_empty());
+        put(&partial, &bytes, &[0, 3]);
+        partial.part.sync().unwrap();
+        put(&partial, &bytes, &[1, 4]);
+        // A power cut took what was not synced.
+        partial
+            .part
+            .file
+            .write_all_at(&[0; 4096], layout.offset(layout.piece(1).unwrap()))
+            .unwrap();
+        drop(partial);
+        let (mut partial, here) = open();
+        assert_eq!(numbers(&here), [0, 3, 4]);
+        put(&partial, &bytes, &[1, 2]);
+        let path = partial
+            .finish("downloaded_", &"x".parse().unwrap())
+            .unwrap();
+        drop(partial);
+        assert_eq!(std::fs::read(path).unwrap(), bytes);
+        assert_eq!(names_in(dir.path()), ["downloaded_x"]);
+    }
+
+    #[test]
+    fn a_part_without_its_journal_or_the_other_way_round_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = vec![7; 3 << 20];
+        let open = || Partial::open(dir.path(), id(&bytes), layout(3 << 20)).unwrap();
+        for suffix in [PART_SUFFIX, JOURNAL_SUFFIX] {
+            let (partial, _) = open();
+            put(&partial, &bytes, &[0, 1]);
+            partial.part.sync().unwrap();
+            drop(partial);
+            let stem = hidden_stem(id(&bytes), 1);
+            std::fs::remove_file(dir.path().join(format!("{stem}{suffix}"))).unwrap();
+            let (_, here) = open();
+            assert!(here.is_empty(), "without {suffix}");
+        }
+    }
+
+    #[test]
+    fn two_runs_at_a_time_do_not_meet() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = vec![7; 2 << 20];
+        let open = || Partial::open(dir.path(), id(&bytes), layout(2 << 20)).unwrap();
+        let (first, _) = open();
+        put(&first, &bytes, &[0]);
+        let (second, here) = open();
+        assert!(here.is_empty() && second.stem != first.stem);
+        drop((first, second));
+        assert_eq!(numbers(&open().1), [0]);
     }
 
     #[test]
@@ -304,11 +505,10 @@ mod tests {
             (dir.path().join("gone"), "no such"),
             (file, "not a directory"),
         ] {
-            let error = Partial::create(&dir, ContentId([1; 32]), layout(1), 7).unwrap_err();
+            let error = Partial::open(&dir, ContentId([1; 32]), layout(1)).unwrap_err();
             assert!(error.reason.contains(reason), "{error}");
         }
-        let error =
-            Partial::create(dir.path(), ContentId([1; 32]), layout(1 << 50), 7).unwrap_err();
+        let error = Partial::open(dir.path(), ContentId([1; 32]), layout(1 << 50)).unwrap_err();
         assert!(error.reason.contains("are free"), "{error}");
         assert_eq!(names_in(dir.path()), ["file"]);
     }

@@ -1,25 +1,47 @@
 //! Serves the pieces that another peer asks for.
 //!
-//! For each piece: one positioned read for each frame, straight behind its head; sealed in place; one
-//! write of them all. While one piece is being written the next is read and sealed, on a thread that may
+//! For each run of frames: one positioned read for each frame, straight behind its head; sealed in place;
+//! one write of them all. While one run is being written the next is read and sealed, on a thread that may
 //! wait for the disk.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
+use super::growing::{Growing, Nursery};
 use super::shares::{Gone, Serving, Shares};
+use super::throttle::{Place, Throttle};
 use crate::crypto::stream::FrameSealer;
 use crate::wire::frame::FRAME_HEAD_LEN;
-use crate::wire::id::ContentId;
+use crate::wire::id::{ContentId, PeerId};
 use crate::wire::packet::{FRAME_HEADER_LEN, TAG_LEN};
-use crate::wire::pieces::PieceIndex;
-use crate::wire::transfer::{Frame, HashPage, Opened, Wanted, chunk_head};
+use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::transfer::{Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, chunk_head};
 use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
+
+/// Bytes that are read, sealed and written at a time: what a connection that is never read from holds, twice.
+const MAX_RUN_LEN: usize = 4 * MAX_CHUNK_LEN;
+/// Under a limit that is divided among others too, at most this share of a second's bytes goes at a time.
+const RUNS_PER_S: u64 = 16;
+/// Pieces that came meanwhile are told this often.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_HEAD_LEN + TAG_LEN;
+
+/// What can be served, and how fast; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Whole files.
+    pub shares: Shares,
+    /// Files that are being fetched.
+    pub nursery: Nursery,
+    /// Of all uploads together.
+    pub throttle: Throttle,
+}
 
 /// What the reading half hands to the writing half.
 enum Command {
@@ -31,17 +53,23 @@ enum Command {
     Pong,
 }
 
-/// Serves until the other side ends the connection.
+/// Serves `peer` until it ends the connection.
 ///
 /// # Errors
 /// When it breaks the protocol, or the connection breaks.
-pub async fn serve(reader: Reader, writer: Writer, shares: Shares) -> Result<(), ConnectionError> {
+pub async fn serve(
+    peer: PeerId,
+    reader: Reader,
+    writer: Writer,
+    offers: Offers,
+) -> Result<(), ConnectionError> {
     // Bounded: whoever asks and does not read is not read from any more.
     let (sender, commands) = mpsc::channel(MAX_QUEUED_PIECES);
     let reading = read_commands(reader, sender);
     let uploading = Upload {
+        place: offers.throttle.place(peer),
         writer,
-        shares,
+        offers,
         files: HashMap::new(),
         queue: VecDeque::new(),
         commands,
@@ -86,21 +114,91 @@ async fn read_commands(
     Ok(())
 }
 
+/// Where the bytes of an open file come from.
+#[derive(Debug, Clone)]
+enum Origin {
+    Whole(Arc<Serving>),
+    Growing(Arc<Growing>),
+}
+
+impl Origin {
+    fn find(offers: &Offers, content: &ContentId) -> Option<Self> {
+        let whole = offers.shares.open(content).map(Arc::new).map(Self::Whole);
+        let growing = || {
+            let growing = offers.nursery.get(content)?;
+            let can_be_told = growing.layout().count() as usize <= PieceSet::MAX_COUNT;
+            can_be_told.then_some(Self::Growing(growing))
+        };
+        whole.or_else(growing)
+    }
+
+    fn layout(&self) -> Layout {
+        match self {
+            Self::Whole(serving) => serving.tree().layout(),
+            Self::Growing(growing) => growing.layout(),
+        }
+    }
+
+    fn page(&self, page: HashPage) -> Option<Vec<u8>> {
+        match self {
+            Self::Whole(serving) => serving.tree().page(page).map(<[u8]>::to_vec),
+            Self::Growing(growing) => growing.page(page),
+        }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), Gone> {
+        match self {
+            Self::Whole(serving) => serving.read_at(bytes, offset),
+            Self::Growing(growing) => growing.read_at(bytes, offset).map_err(|_| Gone),
+        }
+    }
+
+    /// Were the bytes that were read of `piece` the announced ones?
+    fn check(&self, piece: PieceIndex) -> Result<(), Gone> {
+        match self {
+            Self::Whole(serving) => serving.check(),
+            Self::Growing(growing) if growing.has(piece) => Ok(()),
+            Self::Growing(_) => Err(Gone),
+        }
+    }
+}
+
 struct File {
-    serving: Arc<Serving>,
+    origin: Origin,
     /// How often each piece was sent here; the candidate that was sent least is served.
     sent: HashMap<PieceIndex, u32>,
+    /// What the other side knows that we have; absent when that is everything.
+    told: Option<Told>,
+}
+
+struct Told {
+    pieces: Bitfield,
+    news: watch::Receiver<u64>,
 }
 
 struct Upload {
     writer: Writer,
-    shares: Shares,
+    offers: Offers,
+    place: Place,
     files: HashMap<u32, File>,
-    queue: VecDeque<(u32, Wanted)>,
+    queue: VecDeque<Job>,
     commands: mpsc::Receiver<Command>,
 }
 
-/// A piece that is read and sealed, or the news that it cannot be.
+/// A piece that is asked for, and how much of it was sent.
+struct Job {
+    request: u32,
+    wanted: Wanted,
+    begun: Option<Begun>,
+}
+
+#[derive(Clone, Copy)]
+struct Begun {
+    piece: PieceIndex,
+    sent: usize,
+}
+
+/// Frames that are read and sealed, or the news that they cannot be.
 struct Prepared {
     sealer: FrameSealer,
     frames: Vec<u8>,
@@ -112,6 +210,7 @@ impl Upload {
     async fn run(mut self) -> Result<(), ConnectionError> {
         let mut ready: Option<Vec<u8>> = None;
         let mut spare = Vec::new();
+        let mut tell_at = Instant::now();
         loop {
             // What came meanwhile is handled first: a cancel must overtake the pieces before it.
             while self.queue.len() < MAX_QUEUED_PIECES {
@@ -119,6 +218,10 @@ impl Upload {
                     Ok(command) => self.handle(command, &mut ready).await?,
                     Err(_) => break,
                 }
+            }
+            if tell_at <= Instant::now() {
+                tell_at = Instant::now() + TELL_EVERY;
+                self.tell_news(&mut ready).await?;
             }
             let job = self.start_next(std::mem::take(&mut spare))?;
             let prepared = match (job, ready.take()) {
@@ -135,38 +238,108 @@ impl Upload {
                     continue;
                 }
                 (None, None) => {
-                    match timeout(PING_AFTER, self.commands.recv()).await {
+                    let patience = if self.has_growing() {
+                        TELL_EVERY
+                    } else {
+                        PING_AFTER
+                    };
+                    match timeout(patience, self.commands.recv()).await {
                         Ok(Some(command)) => self.handle(command, &mut ready).await?,
                         Ok(None) => {
                             self.writer.finish().await;
                             return Ok(());
                         }
-                        Err(_) => self.writer.send(&Frame::Ping).await?,
+                        Err(_) if patience == PING_AFTER => self.writer.send(&Frame::Ping).await?,
+                        Err(_) => {}
                     }
                     continue;
                 }
             };
             ready = self.take_prepared(prepared).await?;
+            if let Some(frames) = &ready {
+                self.place.pass(frames.len()).await;
+            }
         }
     }
 
-    /// Starts reading and sealing the next piece that is asked for.
+    /// A slow rate moves little at a time, so that there is always a sign of life in time.
+    fn run_len(&self) -> usize {
+        let Some(rate) = self.offers.throttle.rate() else {
+            return MAX_RUN_LEN;
+        };
+        let share = usize::try_from(rate / RUNS_PER_S).unwrap_or(MAX_RUN_LEN);
+        (share / MAX_CHUNK_LEN * MAX_CHUNK_LEN).clamp(MAX_CHUNK_LEN, MAX_RUN_LEN)
+    }
+
+    fn has_growing(&self) -> bool {
+        self.files.values().any(|file| file.told.is_some())
+    }
+
+    /// Tells of pieces that came since they were last told of.
+    async fn tell_news(&mut self, ready: &mut Option<Vec<u8>>) -> Result<(), ConnectionError> {
+        let mut news = Vec::new();
+        for (number, file) in &mut self.files {
+            let (Origin::Growing(growing), Some(told)) = (&file.origin, &mut file.told) else {
+                continue;
+            };
+            if !told.news.has_changed().unwrap_or(false) {
+                continue;
+            }
+            told.news.mark_unchanged();
+            let mut new: Vec<_> = growing.offered().iter().collect();
+            new.retain(|piece| told.pieces.insert(*piece));
+            let new: Vec<u32> = new.into_iter().map(PieceIndex::get).collect();
+            news.extend(
+                new.chunks(MAX_HAVE)
+                    .map(|pieces| (*number, pieces.to_vec())),
+            );
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.send_ready(ready).await?;
+        for (file, pieces) in news {
+            self.writer.send(&Frame::Have { file, pieces }).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts reading and sealing the next frames that are asked for.
     fn start_next(
         &mut self,
         buffer: Vec<u8>,
     ) -> Result<Option<JoinHandle<Prepared>>, ConnectionError> {
-        while let Some((request, wanted)) = self.queue.pop_front() {
+        let run_len = self.run_len();
+        while let Some(job) = self.queue.front_mut() {
             // A file that was closed meanwhile: its requests are moot.
-            let Some(file) = self.files.get_mut(&wanted.file) else {
+            let Some(file) = self.files.get_mut(&job.wanted.file) else {
+                self.queue.pop_front();
                 continue;
             };
-            let piece = file.choose(&wanted)?;
+            let begun = match job.begun {
+                Some(begun) => begun,
+                None => Begun {
+                    piece: file.choose(&job.wanted)?,
+                    sent: 0,
+                },
+            };
             let Some(sealer) = self.writer.lend_sealer() else {
                 return Err(ConnectionError::Violation("a stream that was ended"));
             };
-            let (serving, number) = (Arc::clone(&file.serving), wanted.file);
-            let job = move || prepare(sealer, buffer, &serving, number, request, piece);
-            return Ok(Some(spawn_blocking(job)));
+            let run = Run {
+                origin: file.origin.clone(),
+                file: job.wanted.file,
+                request: job.request,
+                begun,
+                max_len: run_len,
+            };
+            let sent = begun.sent + run_len;
+            if sent < file.origin.layout().piece_len(begun.piece) {
+                job.begun = Some(Begun { sent, ..begun });
+            } else {
+                self.queue.pop_front();
+            }
+            return Ok(Some(spawn_blocking(move || run.prepare(sealer, buffer))));
         }
         Ok(None)
     }
@@ -191,6 +364,14 @@ impl Upload {
         Ok(Some(frames))
     }
 
+    /// Frames must leave in the order in which they were sealed.
+    async fn send_ready(&mut self, ready: &mut Option<Vec<u8>>) -> Result<(), ConnectionError> {
+        match ready.take() {
+            Some(frames) => self.writer.send_sealed(&frames).await,
+            None => Ok(()),
+        }
+    }
+
     async fn handle(
         &mut self,
         command: Command,
@@ -198,51 +379,61 @@ impl Upload {
     ) -> Result<(), ConnectionError> {
         match command {
             Command::Piece { request, wanted } => {
-                self.queue.push_back((request, wanted));
-                return Ok(());
+                self.queue.push_back(Job {
+                    request,
+                    wanted,
+                    begun: None,
+                });
             }
-            Command::Cancel { request } => {
-                self.queue.retain(|(queued, _)| *queued != request);
-                return Ok(());
-            }
+            Command::Cancel { request } => self.queue.retain(|job| job.request != request),
             Command::Close { file } => {
                 self.files.remove(&file);
-                return Ok(());
             }
-            Command::Open { .. } | Command::Hashes { .. } | Command::Pong => {}
+            Command::Open { file, content } => {
+                self.send_ready(ready).await?;
+                self.open(file, content).await?;
+            }
+            Command::Hashes { file, page } => {
+                self.send_ready(ready).await?;
+                self.send_hashes(file, page).await?;
+            }
+            Command::Pong => {
+                self.send_ready(ready).await?;
+                self.writer.send(&Frame::Pong).await?;
+            }
         }
-        // Frames must leave in the order in which they were sealed.
-        if let Some(frames) = ready.take() {
-            self.writer.send_sealed(&frames).await?;
-        }
-        match command {
-            Command::Open { file, content } => self.open(file, content).await,
-            Command::Hashes { file, page } => self.send_hashes(file, page).await,
-            _ => self.writer.send(&Frame::Pong).await,
-        }
+        Ok(())
     }
 
     async fn open(&mut self, file: u32, content: ContentId) -> Result<(), ConnectionError> {
         if self.files.len() >= MAX_OPEN_FILES || self.files.contains_key(&file) {
             return Err(ConnectionError::Violation("too many open files"));
         }
-        let shares = self.shares.clone();
-        let serving = spawn_blocking(move || shares.open(&content))
-            .await
-            .ok()
-            .flatten();
-        let Some(serving) = serving else {
+        let offers = self.offers.clone();
+        let found = spawn_blocking(move || Origin::find(&offers, &content)).await;
+        let Some(origin) = found.ok().flatten() else {
             return self.writer.send(&Frame::Absent { file }).await;
         };
+        let told = match &origin {
+            Origin::Whole(_) => None,
+            Origin::Growing(growing) => {
+                let news = growing.watch();
+                Some(Told {
+                    pieces: growing.offered(),
+                    news,
+                })
+            }
+        };
         let opened = Opened {
-            len: serving.tree().layout().len(),
-            pieces: None,
+            len: origin.layout().len(),
+            pieces: told.as_ref().map(|told| PieceSet(told.pieces.to_bytes())),
         };
         self.files.insert(
             file,
             File {
-                serving: Arc::new(serving),
+                origin,
                 sent: HashMap::new(),
+                told,
             },
         );
         self.writer.send(&Frame::Opened { file, opened }).await
@@ -252,26 +443,31 @@ impl Upload {
         let Some(open) = self.files.get(&file) else {
             return Ok(());
         };
-        let tree = Arc::clone(open.serving.tree());
-        let hashes = tree.page(page).ok_or(ConnectionError::Violation(
-            "a page that the file does not have",
-        ))?;
+        let hashes = open
+            .origin
+            .page(page)
+            .ok_or(ConnectionError::Violation("a page that is not here"))?;
         self.writer
-            .send(&Frame::Hashes { file, page, hashes })
+            .send(&Frame::Hashes {
+                file,
+                page,
+                hashes: &hashes,
+            })
             .await
     }
 }
 
 impl File {
     fn choose(&mut self, wanted: &Wanted) -> Result<PieceIndex, ConnectionError> {
-        let layout = self.serving.tree().layout();
+        let layout = self.origin.layout();
         let mut candidates = Vec::with_capacity(wanted.candidates.len());
         for index in &wanted.candidates {
-            candidates.push(
-                layout
-                    .piece(*index)
-                    .ok_or(ConnectionError::Violation("a piece beyond the end"))?,
-            );
+            let piece = layout.piece(*index).filter(|piece| {
+                self.told
+                    .as_ref()
+                    .is_none_or(|told| told.pieces.has(*piece))
+            });
+            candidates.push(piece.ok_or(ConnectionError::Violation("a piece that is not here"))?);
         }
         let sent = |piece: &PieceIndex| self.sent.get(piece).copied().unwrap_or(0);
         let piece = candidates
@@ -283,41 +479,55 @@ impl File {
     }
 }
 
-fn prepare(
-    mut sealer: FrameSealer,
-    mut frames: Vec<u8>,
-    serving: &Serving,
+/// Frames of one piece that are read and sealed together.
+struct Run {
+    origin: Origin,
     file: u32,
     request: u32,
-    piece: PieceIndex,
-) -> Prepared {
-    let mut fill = || -> Result<(), Gone> {
-        let layout = serving.tree().layout();
-        let (offset, len) = (layout.offset(piece), layout.piece_len(piece));
-        let overhead = FRAME_HEADER_LEN + FRAME_HEAD_LEN + TAG_LEN;
-        frames.resize(len + len.div_ceil(MAX_CHUNK_LEN) * overhead, 0);
+    begun: Begun,
+    max_len: usize,
+}
+
+impl Run {
+    /// Blocking.
+    fn prepare(self, mut sealer: FrameSealer, mut frames: Vec<u8>) -> Prepared {
+        let result = self.fill(&mut sealer, &mut frames);
+        Prepared {
+            sealer,
+            frames,
+            result,
+            file: self.file,
+        }
+    }
+
+    fn fill(&self, sealer: &mut FrameSealer, frames: &mut Vec<u8>) -> Result<(), Gone> {
+        let layout = self.origin.layout();
+        let Begun { piece, sent } = self.begun;
+        let left = layout.piece_len(piece).saturating_sub(sent);
+        let (offset, len) = (layout.offset(piece) + sent as u64, left.min(self.max_len));
+        frames.resize(len + len.div_ceil(MAX_CHUNK_LEN) * FRAME_OVERHEAD, 0);
         // All are read before the first is sealed: a file that fails half-way must not use up nonces.
-        for (number, frame) in frames.chunks_mut(MAX_CHUNK_LEN + overhead).enumerate() {
+        for (number, frame) in frames
+            .chunks_mut(MAX_CHUNK_LEN + FRAME_OVERHEAD)
+            .enumerate()
+        {
             let at = offset + (number * MAX_CHUNK_LEN) as u64;
             let end = frame.len() - TAG_LEN;
-            serving.read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
+            self.origin
+                .read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
         }
         // After the read, not before: what was read may be what it was changed to.
-        serving.check()?;
-        let last = len.div_ceil(MAX_CHUNK_LEN) - 1;
-        for (number, frame) in frames.chunks_mut(MAX_CHUNK_LEN + overhead).enumerate() {
+        self.origin.check(piece)?;
+        let last = (len == left).then(|| len.div_ceil(MAX_CHUNK_LEN) - 1);
+        for (number, frame) in frames
+            .chunks_mut(MAX_CHUNK_LEN + FRAME_OVERHEAD)
+            .enumerate()
+        {
             let at = offset + (number * MAX_CHUNK_LEN) as u64;
-            let head = chunk_head(request, at, number == last).to_bytes();
+            let head = chunk_head(self.request, at, last == Some(number)).to_bytes();
             frame[FRAME_HEADER_LEN..FRAME_HEADER_LEN + FRAME_HEAD_LEN].copy_from_slice(&head);
             sealer.seal(false, frame).map_err(|_| Gone)?;
         }
         Ok(())
-    };
-    let result = fill();
-    Prepared {
-        sealer,
-        frames,
-        result,
-        file,
     }
 }

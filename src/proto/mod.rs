@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod endpoint;
 pub mod gate;
 pub mod limiter;
+pub mod meter;
 pub mod picker;
 pub mod requests;
 pub mod session;

@@ -38,6 +38,11 @@ impl Picker {
         self.change_copies(pieces, |copies| copies.saturating_add(1));
     }
 
+    /// A source has this piece, too.
+    pub fn add_copy(&mut self, piece: PieceIndex) {
+        self.change_copy(piece, |copies| copies.saturating_add(1));
+    }
+
     /// A source went that had these pieces.
     pub fn remove_copies(&mut self, pieces: &Bitfield) {
         self.change_copies(pieces, |copies| copies.saturating_sub(1));
@@ -71,11 +76,15 @@ impl Picker {
 
     fn change_copies(&mut self, pieces: &Bitfield, change: impl Fn(u16) -> u16) {
         for piece in pieces.iter() {
-            let was_free = self.free.remove(&self.key(piece));
-            self.copies[piece.as_usize()] = change(self.copies[piece.as_usize()]);
-            if was_free {
-                self.free.insert(self.key(piece));
-            }
+            self.change_copy(piece, &change);
+        }
+    }
+
+    fn change_copy(&mut self, piece: PieceIndex, change: impl Fn(u16) -> u16) {
+        let was_free = self.free.remove(&self.key(piece));
+        self.copies[piece.as_usize()] = change(self.copies[piece.as_usize()]);
+        if was_free {
+            self.free.insert(self.key(piece));
         }
     }
 

@@ -1,19 +1,24 @@
 //! One download: who has what, whom to ask, what to do with a slow one or a liar.
 //!
-//! It handles numbers and verdicts, never the bytes. Each source has a few pieces asked of it at a time;
-//! a source from which nothing comes loses all but one of them to the others; and when nothing is left to
-//! ask for, an idle source doubles what the slowest owes, so that no single one holds the last piece.
+//! It handles numbers and verdicts, never the bytes. Each source has a few pieces asked of it at a time,
+//! more of them the faster it is; one from which nothing comes loses all but one of them to the others;
+//! and when nothing is left to ask for, an idle source doubles what another would deliver later than it
+//! would itself, so that no single one holds the last piece.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::meter::Meter;
 use super::picker::Picker;
 use crate::wire::id::PeerId;
-use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
 
-/// Pieces asked of one source at a time, for one that has delivered nothing yet and at the most.
+/// Pieces asked of one source at a time: at least, of one whose rate is not known yet, and at the most.
 const MIN_DEPTH: usize = 2;
-const MAX_DEPTH: usize = 8;
+const EARLY_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 32;
+/// A source is asked for as much as it delivers in this time: longer than round trips are.
+const HORIZON: Duration = Duration::from_millis(400);
 /// A source that was asked and sends nothing for this long is stalled.
 const STALL: Duration = Duration::from_secs(2);
 /// A source that was asked and sends nothing for this long is given up; its connection may be dead.
@@ -35,10 +40,11 @@ pub enum Arrival {
 #[derive(Debug)]
 struct Source {
     has: Bitfield,
-    /// What it owes, and since when.
-    owes: BTreeSet<PieceIndex>,
+    /// What it owes, in the order in which it was asked.
+    owes: VecDeque<PieceIndex>,
     last_sign: Instant,
     delivered: u64,
+    meter: Meter,
     /// When it last delivered a piece, or began to owe one.
     last_piece: Instant,
     is_stalled: bool,
@@ -57,13 +63,17 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// A download of which nothing is here yet.
+    /// A download of which the pieces `done` are here.
     #[must_use]
-    pub fn new(layout: Layout, random: u32) -> Self {
+    pub fn new(layout: Layout, random: u32, done: Bitfield) -> Self {
+        let mut picker = Picker::new(layout, random);
+        for piece in done.iter() {
+            picker.remove(piece);
+        }
         Self {
             layout,
-            picker: Picker::new(layout, random),
-            done: Bitfield::empty(layout),
+            picker,
+            done,
             sources: BTreeMap::new(),
             asked: BTreeMap::new(),
             liars: BTreeSet::new(),
@@ -129,13 +139,26 @@ impl Swarm {
         self.picker.add_copies(&has);
         let source = Source {
             has,
-            owes: BTreeSet::new(),
+            owes: VecDeque::new(),
             last_sign: now,
             delivered: 0,
+            meter: Meter::new(now),
             last_piece: now,
             is_stalled: false,
         };
         self.sources.insert(peer, source);
+    }
+
+    /// A source has these pieces, too.
+    pub fn source_has(&mut self, peer: &PeerId, pieces: impl IntoIterator<Item = PieceIndex>) {
+        let Some(source) = self.sources.get_mut(peer) else {
+            return;
+        };
+        for piece in pieces {
+            if source.has.insert(piece) {
+                self.picker.add_copy(piece);
+            }
+        }
     }
 
     /// A source is gone; what it owed is free again.
@@ -164,8 +187,9 @@ impl Swarm {
         if source.owes.is_empty() {
             source.last_sign = now;
             source.last_piece = now;
+            source.meter.skip(now);
         }
-        source.owes.insert(piece);
+        source.owes.push_back(piece);
         self.asked.entry(piece).or_default().insert(*peer);
         Some(piece)
     }
@@ -189,7 +213,8 @@ impl Swarm {
     /// A piece arrived from `peer` and is right.
     pub fn piece_arrived(&mut self, now: Instant, peer: &PeerId, piece: PieceIndex) -> Arrival {
         if let Some(source) = self.sources.get_mut(peer) {
-            source.owes.remove(&piece);
+            source.forget(piece);
+            source.meter.add(now, self.layout.piece_len(piece));
             source.delivered += 1;
             source.last_sign = now;
             source.last_piece = now;
@@ -203,10 +228,27 @@ impl Swarm {
         others.remove(peer);
         for other in &others {
             if let Some(source) = self.sources.get_mut(other) {
-                source.owes.remove(&piece);
+                source.forget(piece);
             }
         }
         Arrival::New(others.into_iter().collect())
+    }
+
+    /// A piece came that could not be kept: `peer` no longer owes it, and somebody is asked again.
+    pub fn piece_was_lost(&mut self, peer: &PeerId, piece: PieceIndex) {
+        if let Some(source) = self.sources.get_mut(peer) {
+            source.forget(piece);
+        }
+        self.release(*peer, piece);
+    }
+
+    /// Pieces that counted as here are not: they are asked for again.
+    pub fn forget(&mut self, pieces: impl IntoIterator<Item = PieceIndex>) {
+        for piece in pieces {
+            if self.done.remove(piece) {
+                self.picker.put_back(piece);
+            }
+        }
     }
 
     /// What arrived from `peer` is wrong: it is dropped, and never asked again.
@@ -236,7 +278,7 @@ impl Swarm {
             if !source.owes.is_empty() && now.saturating_duration_since(source.last_sign) >= STALL {
                 source.is_stalled = true;
                 while source.owes.len() > 1 {
-                    released.extend(source.owes.pop_last().map(|piece| (*peer, piece)));
+                    released.extend(source.owes.pop_back().map(|piece| (*peer, piece)));
                 }
             }
         }
@@ -259,10 +301,11 @@ impl Swarm {
         }
     }
 
-    /// The piece that has been owed for longest, by somebody else, and that `peer` has too. Those who
+    /// The piece that would come last from whoever owes it, if `peer` has it and would be faster. Those who
     /// have delivered nothing for long do not count among the askers: they shall not keep it to themselves.
     fn piece_to_double(&self, now: Instant, peer: &PeerId) -> Option<PieceIndex> {
         let source = self.sources.get(peer)?;
+        let own_time = source.meter.time_for(PIECE_LEN).unwrap_or_default();
         let is_credible = |owner: &&PeerId| {
             let owner = self.sources.get(*owner);
             owner.is_some_and(|owner| {
@@ -273,15 +316,14 @@ impl Swarm {
             let askers = asked.iter().filter(is_credible).count();
             askers < MAX_ASKED && !asked.contains(peer) && source.has.has(**piece)
         });
-        let age = |asked: &BTreeSet<PeerId>| {
-            asked
-                .iter()
-                .filter_map(|owner| self.sources.get(owner))
-                .map(|owner| owner.last_piece)
-                .min()
+        let expected = |piece: PieceIndex, asked: &BTreeSet<PeerId>| {
+            let owners = asked.iter().filter_map(|owner| self.sources.get(owner));
+            owners.map(|owner| owner.time_until(now, piece)).min()
         };
-        owed.min_by_key(|(_, asked)| age(asked))
-            .map(|(piece, _)| *piece)
+        owed.filter_map(|(piece, asked)| Some((expected(*piece, asked)?, *piece)))
+            .max_by_key(|(expected, _)| *expected)
+            .filter(|(expected, _)| *expected > own_time)
+            .map(|(_, piece)| piece)
     }
 }
 
@@ -290,11 +332,33 @@ impl Source {
         if self.is_stalled {
             return 1;
         }
-        // Deeper with each delivery: a source that works is kept busy across the round trip.
-        usize::try_from(self.delivered)
+        let Some(rate) = self.meter.rate() else {
+            // Deeper with each delivery: a source that works is kept busy across the round trip.
+            let delivered = usize::try_from(self.delivered).unwrap_or(EARLY_DEPTH);
+            return delivered.saturating_add(MIN_DEPTH).min(EARLY_DEPTH);
+        };
+        let ahead = u128::from(rate) * HORIZON.as_millis() / 1000 / u128::from(PIECE_LEN);
+        usize::try_from(ahead)
             .unwrap_or(MAX_DEPTH)
-            .saturating_add(MIN_DEPTH)
-            .min(MAX_DEPTH)
+            .saturating_add(1)
+            .clamp(MIN_DEPTH, MAX_DEPTH)
+    }
+
+    fn forget(&mut self, piece: PieceIndex) {
+        self.owes.retain(|owed| *owed != piece);
+    }
+
+    /// How long it will probably take until `piece` comes from here; the longer nothing came, the longer.
+    fn time_until(&self, now: Instant, piece: PieceIndex) -> Duration {
+        let waited = now.saturating_duration_since(self.last_piece);
+        let before = self.owes.iter().take_while(|owed| **owed != piece).count();
+        let pieces = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+        let each = self.meter.time_for(PIECE_LEN).unwrap_or(STALL);
+        let all = each.saturating_mul(pieces);
+        match all.checked_sub(waited) {
+            Some(left) if !left.is_zero() => left,
+            _ => each.saturating_add(waited),
+        }
     }
 }
 
@@ -314,7 +378,7 @@ mod tests {
 
     fn swarm(pieces: u64, sources: u8, now: Instant) -> Swarm {
         let layout = layout(pieces);
-        let mut swarm = Swarm::new(layout, 0);
+        let mut swarm = Swarm::new(layout, 0, Bitfield::empty(layout));
         for number in 0..sources {
             swarm.add_source(now, peer(number), Bitfield::full(layout));
         }
@@ -439,7 +503,7 @@ mod tests {
         ) {
             let layout = layout(pieces);
             let mut now = Instant::now();
-            let mut swarm = Swarm::new(layout, 7);
+            let mut swarm = Swarm::new(layout, 7, Bitfield::empty(layout));
             let mut arrived = 0;
             for (source, action) in steps {
                 now += Duration::from_millis(300);

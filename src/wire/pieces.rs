@@ -207,6 +207,16 @@ impl Bitfield {
         true
     }
 
+    /// Takes the mark off `piece`; tells whether it was there.
+    pub fn remove(&mut self, piece: PieceIndex) -> bool {
+        let had = self.has(piece);
+        if had {
+            self.words[piece.as_usize() / 64] &= !(1 << (piece.0 % 64));
+            self.count -= 1;
+        }
+        had
+    }
+
     /// Is `piece` marked?
     #[must_use]
     pub fn has(&self, piece: PieceIndex) -> bool {

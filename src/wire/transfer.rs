@@ -123,6 +123,11 @@ pub struct PieceSet(
     #[serde(deserialize_with = "codec::list::<{ MAX_CHUNK_LEN - 64 }, _, _>")] pub Vec<u8>,
 );
 
+impl PieceSet {
+    /// Most pieces that it can speak of.
+    pub const MAX_COUNT: usize = (MAX_CHUNK_LEN - 64) * 8;
+}
+
 /// Names a page of hashes; `Layout` says which there are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HashPage {

@@ -4,6 +4,7 @@
 
 mod faults;
 mod namespaces;
+mod resume;
 mod seeds;
 mod silence;
 mod start;

@@ -1,0 +1,617 @@
+//! Drives one swarm: sources on one side, what is here of the content on the other.
+//!
+//! The swarm decides; this file dials, asks, and tells people how far it is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio_util::task::TaskTracker;
+
+use super::Wanted;
+use super::download::{Announcement, DISK_PATIENCE, Downloads};
+use super::event::{DownloadError, Event, Progress, RequestError};
+use super::growing::Growing;
+use super::listing::holders;
+use super::source::{self, Ask, Goal, Report};
+use super::store::explain;
+use super::transfers::{Handle, State};
+use crate::disk;
+use crate::proto::backoff::Backoff;
+use crate::proto::meter::Meter;
+use crate::proto::swarm::{Arrival, Swarm};
+use crate::wire::control::Holder;
+use crate::wire::id::PeerId;
+use crate::wire::pieces::{Layout, PIECE_LEN, PieceIndex};
+use crate::wire::text::{FileName, UserName};
+use crate::wire::transfer::HashPage;
+
+/// Sources at the same time.
+const MAX_SOURCES: usize = 16;
+/// Reports and asks that may wait.
+const QUEUE: usize = 64;
+/// How often stalls are looked for and progress is told.
+const TICK: Duration = Duration::from_millis(250);
+/// While it runs, new sources are asked for: soon in the beginning, when a crowd gathers, then less often.
+const FIRST_LOCATE: Duration = Duration::from_millis(500);
+const LOCATE_EVERY: Duration = Duration::from_secs(5);
+/// A source that went is dialled again after this long.
+const REDIAL_AFTER: Duration = Duration::from_secs(3);
+/// A download that has begun is not given up before nothing came for so long: networks come back.
+const OUTAGE: Duration = Duration::from_secs(30);
+/// A page of hashes that does not come is asked of somebody else after this long.
+const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+/// What came is made durable this often.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+/// A disk that took nothing is tried again after this long, when so much is free.
+const DISK_PAUSE: Duration = Duration::from_secs(2);
+const MIN_FREE: u64 = 4 * PIECE_LEN;
+
+/// A source that is being dialled or connected; its task ends with it.
+struct Link {
+    user: UserName,
+    asks: mpsc::Sender<Ask>,
+    is_connected: bool,
+    task: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Whether what came is durable; if not, why, and which pieces count no longer.
+type Synced = Result<(), (io::Error, Vec<PieceIndex>)>;
+
+/// What the tracker says about who has the content.
+type Found = Result<Vec<Holder>, RequestError>;
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        if let Some(locating) = &self.locating {
+            locating.abort();
+        }
+    }
+}
+
+/// Drives the download of one content.
+pub struct Driver<'a> {
+    downloads: &'a Downloads,
+    wanted: &'a Wanted,
+    dir: &'a Path,
+    handle: &'a Handle,
+    layout: Layout,
+    growing: Arc<Growing>,
+    goal: Goal,
+    reports: mpsc::Receiver<(PeerId, Report)>,
+    swarm: Swarm,
+    links: BTreeMap<PeerId, Link>,
+    /// When a source may be dialled again.
+    resting: HashMap<PeerId, Instant>,
+    /// Pieces that wait for their page of hashes, and of whom they are to be asked.
+    held: Vec<(PeerId, PieceIndex)>,
+    pages_asked: HashMap<HashPage, (PeerId, Instant)>,
+    delivered_by: BTreeSet<PeerId>,
+    backoff: Backoff,
+    /// When the latest piece came.
+    last_piece: Option<Instant>,
+    next_locate: Instant,
+    locate_every: Duration,
+    /// The question under way. It never holds up the transfer: a lost tracker takes seconds to answer.
+    locating: Option<JoinHandle<Found>>,
+    /// Whom the last answer named.
+    found: Vec<PeerId>,
+    /// The attempt failed and the next one begins at `next_locate`.
+    is_resting: bool,
+    meter: Meter,
+    last_failure: String,
+    is_waiting: bool,
+    trouble: Option<Trouble>,
+    next_sync: Instant,
+    syncing: Option<JoinHandle<Synced>>,
+    announcement: Option<Announcement>,
+}
+
+/// The disk takes nothing: since when, and because it is full?
+struct Trouble {
+    since: Instant,
+    is_full: bool,
+}
+
+/// What came from others, and what keeps the content offered until it is shared as a whole.
+#[derive(Debug, Default)]
+pub struct Driven {
+    /// Bytes that came.
+    pub fetched: u64,
+    /// Peers that sent some of it.
+    pub sources: usize,
+    /// Dropped when others need to know no longer that it is here.
+    pub announcement: Option<Announcement>,
+}
+
+impl<'a> Driver<'a> {
+    /// Nobody is asked yet.
+    #[must_use]
+    pub fn new(
+        downloads: &'a Downloads,
+        wanted: &'a Wanted,
+        growing: Arc<Growing>,
+        dir: &'a Path,
+        handle: &'a Handle,
+    ) -> Self {
+        let now = Instant::now();
+        let (sender, reports) = mpsc::channel(QUEUE);
+        let goal = Goal {
+            membership: downloads.membership.clone(),
+            growing: Arc::clone(&growing),
+            throttle: downloads.throttle.clone(),
+            reports: sender,
+            checks: TaskTracker::new(),
+        };
+        let layout = growing.layout();
+        Self {
+            downloads,
+            wanted,
+            dir,
+            handle,
+            layout,
+            goal,
+            reports,
+            swarm: Swarm::new(layout, rand::random(), growing.here()),
+            growing,
+            links: BTreeMap::new(),
+            resting: HashMap::new(),
+            held: Vec::new(),
+            pages_asked: HashMap::new(),
+            delivered_by: BTreeSet::new(),
+            backoff: Backoff::new(downloads.retry.clone()),
+            last_piece: None,
+            next_locate: now,
+            locate_every: FIRST_LOCATE,
+            locating: None,
+            found: Vec::new(),
+            is_resting: true,
+            meter: Meter::new(now),
+            last_failure: "nobody has it now".to_owned(),
+            is_waiting: false,
+            trouble: None,
+            next_sync: now + SYNC_EVERY,
+            syncing: None,
+            announcement: None,
+        }
+    }
+
+    /// Until everything is here, and on disk for good.
+    ///
+    /// # Errors
+    /// When nobody delivers, or the disk does not take it, and the wish is not to wait; when cancelled.
+    pub async fn run(mut self) -> Result<Driven, DownloadError> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let before = self.swarm.done_bytes();
+        if before > 0 {
+            self.announce();
+        }
+        while !self.is_done().await? {
+            let is_idle = self.links.is_empty() && self.locating.is_none();
+            if is_idle && !self.is_resting && !self.swarm.is_complete() {
+                self.attempt_failed()?;
+            }
+            if self.next_locate <= Instant::now() && self.may_locate() {
+                self.locate();
+            }
+            tokio::select! {
+                Some((peer, report)) = self.reports.recv() => self.handle(peer, report).await?,
+                found = answer(&mut self.locating) => {
+                    self.locating = None;
+                    self.handle_found(found);
+                }
+                synced = outcome(&mut self.syncing) => {
+                    self.syncing = None;
+                    self.handle_synced(synced)?;
+                }
+                _ = ticks.tick() => self.tick().await,
+            }
+        }
+        self.tell_progress();
+        Ok(Driven {
+            fetched: self.layout.len() - before,
+            sources: self.delivered_by.len(),
+            announcement: self.announcement.take(),
+        })
+    }
+
+    /// Is all here, and durable? What is not durable yet is made so.
+    async fn is_done(&mut self) -> Result<bool, DownloadError> {
+        if !self.swarm.is_complete() || self.syncing.is_some() {
+            return Ok(false);
+        }
+        self.links.clear();
+        // A copy that came second may still be on its way to the disk.
+        self.goal.checks.close();
+        self.goal.checks.wait().await;
+        self.goal.checks.reopen();
+        let growing = Arc::clone(&self.growing);
+        let synced = outcome(&mut Some(spawn_blocking(move || growing.sync()))).await;
+        self.handle_synced(synced)?;
+        Ok(self.swarm.is_complete())
+    }
+
+    fn may_locate(&self) -> bool {
+        !self.swarm.is_complete() && self.links.len() < MAX_SOURCES
+    }
+
+    /// Lets go of all sources; what they owed is free again.
+    fn let_go(&mut self) {
+        if let Some(locating) = self.locating.take() {
+            locating.abort();
+        }
+        for (peer, _) in std::mem::take(&mut self.links) {
+            self.swarm.remove_source(&peer);
+        }
+        self.held.clear();
+        self.pages_asked.clear();
+        self.resting.clear();
+    }
+
+    /// Others may have what is here.
+    fn announce(&mut self) {
+        if self.downloads.seeds && self.announcement.is_none() {
+            let file = self.wanted.file.clone();
+            self.announcement = Some(self.downloads.announce(file, &self.growing));
+        }
+    }
+
+    fn handle_synced(&mut self, synced: Synced) -> Result<(), DownloadError> {
+        self.next_sync = Instant::now() + SYNC_EVERY;
+        match synced {
+            Ok(()) => Ok(()),
+            Err((error, lost)) => {
+                self.swarm.forget(lost);
+                self.disk_failed(&error)
+            }
+        }
+    }
+
+    /// Nothing is fetched that the disk does not take. It is tried again, with a few pieces, until it does.
+    fn disk_failed(&mut self, error: &io::Error) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        self.let_go();
+        self.is_resting = true;
+        self.next_locate = now + DISK_PAUSE;
+        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        let reason = explain(error);
+        if !self.wanted.waits && now.saturating_duration_since(since) >= DISK_PATIENCE {
+            return Err(DownloadError::Local {
+                path: self.dir.to_owned(),
+                reason,
+            });
+        }
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let is_full = full.contains(&error.kind());
+        self.trouble = Some(Trouble { since, is_full });
+        let reason = format!("cannot write to {}: {reason}", self.dir.display());
+        self.tell_waiting(reason, |name, reason| Event::Stuck { name, reason });
+        Ok(())
+    }
+
+    /// A full disk is not tried before there is room again.
+    fn is_disk_full(&self) -> bool {
+        let is_full = self.trouble.as_ref().is_some_and(|trouble| trouble.is_full);
+        is_full && disk::free_space(self.dir).is_ok_and(|free| free < MIN_FREE)
+    }
+
+    /// Asks who has the content, unless that is asked already.
+    fn locate(&mut self) {
+        if self.is_disk_full() {
+            self.next_locate = Instant::now() + DISK_PAUSE;
+        } else if self.locating.is_none() {
+            let (control, content) = (self.downloads.control.clone(), self.wanted.file.content);
+            self.locating = Some(tokio::spawn(
+                async move { holders(&control, content).await },
+            ));
+            self.is_resting = false;
+        }
+    }
+
+    fn handle_found(&mut self, found: Found) {
+        let now = Instant::now();
+        self.next_locate = now + self.locate_every;
+        self.locate_every = (self.locate_every * 2).min(LOCATE_EVERY);
+        match found {
+            Ok(holders) => self.dial(now, holders),
+            Err(error) => self.last_failure = error.to_string(),
+        }
+    }
+
+    /// Nobody is dialled or connected: tries again after a while, waits, or gives up.
+    fn attempt_failed(&mut self) -> Result<(), DownloadError> {
+        if self.knows_only_liars() {
+            return Err(self.give_up());
+        }
+        let now = Instant::now();
+        self.is_resting = true;
+        // The next attempt dials whoever is there, also those who went a moment ago.
+        self.resting.clear();
+        match self.backoff.fail(rand::random()) {
+            Some(wait) => self.next_locate = now + wait,
+            None if self.wanted.waits => {
+                self.next_locate = now + LOCATE_EVERY;
+                let reason = self.last_failure.clone();
+                self.tell_waiting(reason, |name, reason| Event::Waiting { name, reason });
+            }
+            None if self.is_fresh(now) => self.next_locate = now + REDIAL_AFTER,
+            None => return Err(self.give_up()),
+        }
+        Ok(())
+    }
+
+    /// Did anything come lately?
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.last_piece
+            .is_some_and(|at| now.saturating_duration_since(at) < OUTAGE)
+    }
+
+    fn dial(&mut self, now: Instant, mut holders: Vec<Holder>) {
+        let own = self.downloads.membership.local().identity.id();
+        holders.retain(|holder| holder.peer != own);
+        if holders.is_empty() {
+            "nobody has it now".clone_into(&mut self.last_failure);
+        }
+        self.found = holders.iter().map(|holder| holder.peer).collect();
+        holders.retain(|holder| {
+            let is_meant = self.wanted.from.is_none_or(|from| from == holder.peer);
+            let may_dial = self
+                .resting
+                .get(&holder.peer)
+                .is_none_or(|until| *until <= now);
+            is_meant
+                && may_dial
+                && holder.len == self.layout.len()
+                && !self.swarm.is_liar(&holder.peer)
+        });
+        for holder in holders {
+            if self.links.len() >= MAX_SOURCES {
+                return;
+            }
+            if self.links.contains_key(&holder.peer) {
+                continue;
+            }
+            let (peer, user) = (holder.peer, holder.user.clone());
+            let (asks, receiver) = mpsc::channel(QUEUE);
+            let task =
+                tokio::spawn(source::run(self.goal.clone(), holder, receiver)).abort_handle();
+            self.links.insert(
+                peer,
+                Link {
+                    user,
+                    asks,
+                    is_connected: false,
+                    task,
+                },
+            );
+        }
+    }
+
+    async fn handle(&mut self, peer: PeerId, report: Report) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        match report {
+            Report::Connected(has) => {
+                self.swarm.add_source(now, peer, has);
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.is_connected = true;
+                }
+                self.feed(now, peer).await;
+            }
+            Report::Has(pieces) => {
+                self.swarm.source_has(&peer, pieces);
+                self.feed(now, peer).await;
+            }
+            Report::Sign => self.swarm.note_sign(now, &peer),
+            Report::Page(page, hashes) => {
+                self.swarm.note_sign(now, &peer);
+                self.pages_asked.remove(&page);
+                match self.growing.insert_page(page, &hashes) {
+                    Ok(()) => self.ask_held(now).await,
+                    Err(error) => self.drop_liar(peer, &error.to_string()),
+                }
+            }
+            Report::Piece(piece) => {
+                self.backoff.succeed();
+                self.last_piece = Some(now);
+                self.trouble = None;
+                self.is_waiting = false;
+                self.delivered_by.insert(peer);
+                self.announce();
+                if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
+                    self.meter.add(now, self.layout.piece_len(piece));
+                    for other in others {
+                        self.send(other, Ask::Cancel(piece)).await;
+                    }
+                }
+                self.feed(now, peer).await;
+            }
+            Report::WrongPiece => self.drop_liar(peer, "it sent wrong data"),
+            Report::Disk(piece, error) => {
+                self.swarm.piece_was_lost(&peer, piece);
+                self.disk_failed(&error)?;
+            }
+            Report::Gone(reason) => self.lose(now, peer, reason),
+        }
+        self.feed_idle(now).await;
+        Ok(())
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        for (peer, piece) in self.swarm.handle_timeout(now) {
+            self.send(peer, Ask::Cancel(piece)).await;
+        }
+        for peer in self.swarm.silent(now) {
+            self.lose(now, peer, "it sends nothing".to_owned());
+        }
+        self.feed_idle(now).await;
+        self.ask_held(now).await;
+        self.meter.handle_timeout(now);
+        if self.next_sync <= now && self.syncing.is_none() {
+            let growing = Arc::clone(&self.growing);
+            self.syncing = Some(spawn_blocking(move || growing.sync()));
+        }
+        self.tell_progress();
+    }
+
+    /// Asks `peer` for as much as it shall have to do.
+    async fn feed(&mut self, now: Instant, peer: PeerId) {
+        while let Some(piece) = self.swarm.next_request(now, &peer) {
+            self.ask_piece(now, peer, piece).await;
+        }
+    }
+
+    async fn feed_idle(&mut self, now: Instant) {
+        let connected = self.links.iter().filter(|(_, link)| link.is_connected);
+        for peer in connected.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.feed(now, peer).await;
+        }
+    }
+
+    async fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
+        let page = match self.growing.expected(piece) {
+            Ok(expected) => return self.send(peer, Ask::Piece(piece, expected)).await,
+            Err(page) => page,
+        };
+        self.held.push((peer, piece));
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < PAGE_PATIENCE;
+        let asked = match self.pages_asked.get(&page) {
+            Some((_, at)) if is_fresh(*at) => return,
+            // Whoever left it unanswered is not asked again before all others were.
+            Some((last, _)) => self.next_source_after(*last).unwrap_or(peer),
+            None => peer,
+        };
+        self.pages_asked.insert(page, (asked, now));
+        self.send(asked, Ask::Page(page)).await;
+    }
+
+    /// The connected source that follows `last` in a round of all.
+    fn next_source_after(&self, last: PeerId) -> Option<PeerId> {
+        let connected = || {
+            self.links
+                .iter()
+                .filter(|(_, link)| link.is_connected)
+                .map(|(peer, _)| *peer)
+        };
+        connected()
+            .find(|peer| *peer > last)
+            .or_else(|| connected().next())
+    }
+
+    /// Goes through the pieces that waited for hashes.
+    async fn ask_held(&mut self, now: Instant) {
+        for (peer, piece) in std::mem::take(&mut self.held) {
+            if self.swarm.owes(&peer, piece) {
+                self.ask_piece(now, peer, piece).await;
+            }
+        }
+    }
+
+    async fn send(&mut self, peer: PeerId, ask: Ask) {
+        if let Some(link) = self.links.get(&peer) {
+            // A source that ended has reported it, or will.
+            let _ = link.asks.send(ask).await;
+        }
+    }
+
+    fn lose(&mut self, now: Instant, peer: PeerId, reason: String) {
+        self.swarm.remove_source(&peer);
+        self.pages_asked.retain(|_, (asked, _)| *asked != peer);
+        let Some(link) = self.links.remove(&peer) else {
+            return;
+        };
+        self.resting.insert(peer, now + REDIAL_AFTER);
+        self.last_failure = format!("{}: {reason}", link.user);
+        if link.is_connected && !self.swarm.is_complete() {
+            self.tell_dropped(link.user.clone(), reason);
+        }
+    }
+
+    fn drop_liar(&mut self, peer: PeerId, reason: &str) {
+        self.swarm.piece_was_wrong(&peer);
+        self.pages_asked.retain(|_, (asked, _)| *asked != peer);
+        if let Some(link) = self.links.remove(&peer) {
+            self.tell_dropped(link.user.clone(), reason.to_owned());
+        }
+    }
+
+    fn give_up(&self) -> DownloadError {
+        let name = self.wanted.file.name.clone();
+        let nobody_was_honest = self.swarm.liar_count() > 0 && self.delivered_by.is_empty();
+        if nobody_was_honest || self.knows_only_liars() {
+            return DownloadError::Corrupt { name };
+        }
+        DownloadError::NoSource {
+            name,
+            reason: self.last_failure.clone(),
+        }
+    }
+
+    fn knows_only_liars(&self) -> bool {
+        !self.found.is_empty() && self.found.iter().all(|peer| self.swarm.is_liar(peer))
+    }
+
+    fn tell_dropped(&self, user: UserName, reason: String) {
+        self.tell(Event::SourceDropped {
+            name: self.wanted.file.name.clone(),
+            user,
+            reason,
+        });
+    }
+
+    /// Nothing comes, for this reason: people are told once, until something does.
+    fn tell_waiting(&mut self, reason: String, event: fn(FileName, String) -> Event) {
+        self.handle.set_state(State::Waiting(reason.clone()));
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.tell(event(self.wanted.file.name.clone(), reason));
+        }
+    }
+
+    fn tell_progress(&self) {
+        let progress = Progress {
+            content: self.wanted.file.content,
+            name: self.wanted.file.name.clone(),
+            done: self.swarm.done_bytes(),
+            len: self.layout.len(),
+            rate: self.meter.rate().unwrap_or(0),
+            sources: self.swarm.sending_count(),
+        };
+        self.handle.note_progress(&progress);
+        self.tell(Event::Progress(progress));
+    }
+
+    /// Events are for people: when nobody reads them they are dropped, never waited for.
+    fn tell(&self, event: Event) {
+        let _ = self.downloads.events.try_send(event);
+    }
+}
+
+/// The answer, or never when nothing was asked.
+async fn answer(locating: &mut Option<JoinHandle<Found>>) -> Found {
+    match locating {
+        Some(locating) => locating.await.unwrap_or(Err(RequestError::NoAnswer)),
+        None => std::future::pending().await,
+    }
+}
+
+/// What became of the sync, or never when none runs.
+async fn outcome(syncing: &mut Option<JoinHandle<Synced>>) -> Synced {
+    match syncing {
+        Some(syncing) => syncing
+            .await
+            .unwrap_or_else(|error| Err((io::Error::other(error), Vec::new()))),
+        None => std::future::pending().await,
+    }
+}

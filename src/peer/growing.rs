@@ -1,0 +1,341 @@
+//! Contents that are being fetched, as far as they are here: written by downloads, served to others at once.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::store::{Here, Part};
+use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, PartialTree, Tree};
+use crate::wire::id::ContentId;
+use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::transfer::HashPage;
+
+/// One content of which some pieces are here.
+#[derive(Debug)]
+pub struct Growing {
+    content: ContentId,
+    part: Arc<Part>,
+    state: Mutex<State>,
+    /// Counts the pieces that came; uploads wait for it.
+    came: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    tree: PartialTree,
+    has: Bitfield,
+    /// Of the pieces that are here.
+    hashes: Vec<Hash>,
+    /// Pieces that a power cut could take.
+    unsynced: Vec<PieceIndex>,
+}
+
+impl Growing {
+    /// `content`, of which the pieces `here` lie in `part`.
+    #[must_use]
+    pub fn new(content: ContentId, part: Arc<Part>, here: &Here) -> Self {
+        let layout = part.layout();
+        let mut has = Bitfield::empty(layout);
+        let mut hashes = vec![[0; HASH_LEN]; layout.count() as usize];
+        for (piece, hash) in here {
+            has.insert(*piece);
+            hashes[piece.as_usize()] = *hash;
+        }
+        let state = State {
+            tree: PartialTree::new(layout, content),
+            has,
+            hashes,
+            unsynced: Vec::new(),
+        };
+        Self {
+            content,
+            part,
+            state: Mutex::new(state),
+            came: watch::Sender::new(0),
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn content(&self) -> ContentId {
+        self.content
+    }
+
+    /// How it is cut.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.part.layout()
+    }
+
+    /// The pieces that are here.
+    #[must_use]
+    pub fn here(&self) -> Bitfield {
+        self.state().has.clone()
+    }
+
+    /// Is this piece here?
+    #[must_use]
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        self.state().has.has(piece)
+    }
+
+    /// Takes a page of hashes over when it proves itself.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn insert_page(&self, page: HashPage, hashes: &[u8]) -> Result<(), ForeignPage> {
+        self.state().tree.insert(page, hashes)
+    }
+
+    /// The hash that `piece` must have, or the page to fetch before that is known.
+    ///
+    /// # Errors
+    /// The page.
+    pub fn expected(&self, piece: PieceIndex) -> Result<Hash, HashPage> {
+        let state = self.state();
+        match (state.tree.missing_page(piece), state.tree.expected(piece)) {
+            (None, Some(hash)) => Ok(*hash),
+            (missing, _) => Err(missing.unwrap_or(HashPage { level: 0, index: 0 })),
+        }
+    }
+
+    /// Writes a piece that was verified. Blocking.
+    ///
+    /// # Errors
+    /// What the system says; the piece does not count then.
+    pub fn put(&self, piece: PieceIndex, bytes: &[u8], hash: &Hash) -> io::Result<()> {
+        self.part.put(piece, bytes, hash)?;
+        let mut state = self.state();
+        state.hashes[piece.as_usize()] = *hash;
+        state.unsynced.push(piece);
+        let is_new = state.has.insert(piece);
+        drop(state);
+        if is_new {
+            self.came.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what came. Blocking.
+    ///
+    /// # Errors
+    /// What the system says, and which pieces count no longer: nobody knows whether they reached the disk.
+    pub fn sync(&self) -> Result<(), (io::Error, Vec<PieceIndex>)> {
+        let unsynced = std::mem::take(&mut self.state().unsynced);
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        self.part.sync().map_err(|error| {
+            let mut state = self.state();
+            for piece in &unsynced {
+                state.has.remove(*piece);
+            }
+            (error, unsynced)
+        })
+    }
+
+    /// The whole tree, when all pieces are here; `None` when they do not fold to the content's id.
+    #[must_use]
+    pub fn whole_tree(&self) -> Option<Tree> {
+        let state = self.state();
+        if !state.has.is_full() {
+            return None;
+        }
+        let tree = Tree::new(self.layout(), state.hashes.clone());
+        (tree.id() == self.content).then_some(tree)
+    }
+
+    /// The pieces that can be served: here, and with hashes that others can check.
+    #[must_use]
+    pub fn offered(&self) -> Bitfield {
+        let state = self.state();
+        let mut offered = Bitfield::empty(self.layout());
+        for piece in state.has.iter() {
+            if state.tree.missing_page(piece).is_none() {
+                offered.insert(piece);
+            }
+        }
+        offered
+    }
+
+    /// The entries of a page, one after the other, if they are known.
+    #[must_use]
+    pub fn page(&self, page: HashPage) -> Option<Vec<u8>> {
+        self.state().tree.page(page)
+    }
+
+    /// Reads from a piece that is here. Blocking.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.part.read_at(bytes, offset)
+    }
+
+    /// Changes whenever a piece came.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.came.subscribe()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All contents that are being fetched and may be served; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Nursery(Arc<Mutex<HashMap<ContentId, Arc<Growing>>>>);
+
+impl Nursery {
+    /// Offers `growing` until the guard is dropped.
+    #[must_use]
+    pub fn offer(&self, growing: &Arc<Growing>) -> Offered {
+        self.contents()
+            .insert(growing.content(), Arc::clone(growing));
+        Offered {
+            nursery: self.clone(),
+            growing: Arc::clone(growing),
+        }
+    }
+
+    /// The content, if it is being fetched.
+    #[must_use]
+    pub fn get(&self, content: &ContentId) -> Option<Arc<Growing>> {
+        self.contents().get(content).cloned()
+    }
+
+    fn contents(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<Growing>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A content is offered as long as this lives.
+#[derive(Debug)]
+pub struct Offered {
+    nursery: Nursery,
+    growing: Arc<Growing>,
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        let mut contents = self.nursery.contents();
+        let is_ours = contents
+            .get(&self.growing.content())
+            .is_some_and(|offered| Arc::ptr_eq(offered, &self.growing));
+        if is_ours {
+            contents.remove(&self.growing.content());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::Partial;
+    use super::*;
+    use crate::crypto::content::hash_piece;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        _partial: Partial,
+        bytes: Vec<u8>,
+        growing: Growing,
+    }
+
+    fn fixture() -> Fixture {
+        let bytes: Vec<u8> = (0_u32..3 << 18).flat_map(u32::to_le_bytes).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(bytes.len() as u64).unwrap();
+        let content = ContentId(*blake3::hash(&bytes).as_bytes());
+        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
+        let growing = Growing::new(content, partial.part(), &here);
+        Fixture {
+            _dir: dir,
+            _partial: partial,
+            bytes,
+            growing,
+        }
+    }
+
+    impl Fixture {
+        fn piece(&self, number: u32) -> (PieceIndex, &[u8], Hash) {
+            let layout = self.growing.layout();
+            let piece = layout.piece(number).unwrap();
+            let start = usize::try_from(layout.offset(piece)).unwrap();
+            let bytes = &self.bytes[start..start + layout.piece_len(piece)];
+            (piece, bytes, hash_piece(layout, piece, bytes))
+        }
+
+        fn put(&self, number: u32) {
+            let (piece, bytes, hash) = self.piece(number);
+            self.growing.put(piece, bytes, &hash).unwrap();
+        }
+
+        fn page(&self) -> Vec<u8> {
+            (0..3).flat_map(|number| self.piece(number).2).collect()
+        }
+    }
+
+    const PAGE: HashPage = HashPage { level: 0, index: 0 };
+
+    #[test]
+    fn what_came_is_offered_once_others_can_check_it() {
+        let fixture = fixture();
+        let mut watch = fixture.growing.watch();
+        fixture.put(1);
+        assert!(watch.has_changed().unwrap());
+        watch.mark_unchanged();
+        assert_eq!(fixture.growing.offered().count(), 0, "no hashes to show");
+        assert_eq!(fixture.growing.page(PAGE), None);
+        fixture.growing.insert_page(PAGE, &fixture.page()).unwrap();
+        let offered: Vec<u32> = fixture
+            .growing
+            .offered()
+            .iter()
+            .map(PieceIndex::get)
+            .collect();
+        assert_eq!(offered, [1]);
+        assert_eq!(fixture.growing.page(PAGE), Some(fixture.page()));
+        let (_, bytes, _) = fixture.piece(1);
+        let mut read = vec![0; bytes.len()];
+        fixture.growing.read_at(&mut read, 1 << 20).unwrap();
+        assert_eq!(read, bytes);
+        fixture.put(1);
+        assert!(!watch.has_changed().unwrap(), "it was here already");
+    }
+
+    #[test]
+    fn the_tree_is_there_when_all_pieces_are() {
+        let fixture = fixture();
+        fixture.put(0);
+        fixture.put(2);
+        assert_eq!(fixture.growing.whole_tree(), None);
+        fixture.put(1);
+        let tree = fixture.growing.whole_tree().unwrap();
+        assert_eq!(tree.id(), fixture.growing.content());
+    }
+
+    #[test]
+    fn hashes_that_do_not_fold_to_the_id_are_noticed() {
+        let fixture = fixture();
+        fixture.put(0);
+        fixture.put(1);
+        let (piece, bytes, _) = fixture.piece(2);
+        fixture.growing.put(piece, bytes, &[1; 32]).unwrap();
+        assert_eq!(fixture.growing.whole_tree(), None);
+    }
+
+    #[test]
+    fn a_content_is_offered_as_long_as_its_guard_lives() {
+        let fixture = fixture();
+        let content = fixture.growing.content();
+        let growing = Arc::new(fixture.growing);
+        let nursery = Nursery::default();
+        let guard = nursery.offer(&growing);
+        assert!(nursery.get(&content).is_some());
+        drop(guard);
+        assert!(nursery.get(&content).is_none());
+    }
+}
