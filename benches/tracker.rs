@@ -16,7 +16,7 @@ use p2pfs::crypto::ticket::TicketOffice;
 use p2pfs::proto::endpoint::{Admission, Endpoint, Event};
 use p2pfs::proto::session::Rhythm;
 use p2pfs::tracker::service::{Moment, Service};
-use p2pfs::wire::control::{Cursor, Files, Login, Publication, Request, Search};
+use p2pfs::wire::control::{Cursor, Files, Login, Publication, PublicationKind, Request, Search};
 use p2pfs::wire::id::{ContentId, PeerId, RequestId};
 
 const UNIX_MS: u64 = 1_790_000_000_000;
@@ -78,6 +78,7 @@ impl Bench {
             name,
             content: ContentId(key),
             len: 1,
+            kind: PublicationKind::File,
         }];
         self.ask(number as usize, &Request::Publish(Files { files }));
     }

@@ -25,7 +25,7 @@ use p2pfs::proto::endpoint::{self, Admission, Endpoint};
 use p2pfs::proto::session::Rhythm;
 use p2pfs::tracker::registry::Place;
 use p2pfs::tracker::service::{Moment, Service};
-use p2pfs::wire::control::{Cursor, Publication, Request, Response, Search};
+use p2pfs::wire::control::{Cursor, Publication, PublicationKind, Request, Response, Search};
 use p2pfs::wire::id::{ContentId, PeerId};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -142,6 +142,7 @@ fn file(peer: usize, number: u8) -> Publication {
         name: format!("file {peer} {number}").parse().unwrap(),
         content: ContentId(content),
         len: u64::from(number),
+        kind: PublicationKind::File,
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use p2pfs::wire::control::{
     self, Cursor, Files, HeartbeatAck, Hit, Holder, ListFiles, ListPeers, Locate, LoggedIn, Login,
-    Page, PeerEntry, Publication, Refusal, Request, Response, Search, Ticket,
+    Page, PeerEntry, Publication, PublicationKind, Refusal, Request, Response, Search, Ticket,
 };
 use p2pfs::wire::frame::Welcome;
 use p2pfs::wire::id::{ContentId, PeerId, RequestId, SessionId};
@@ -113,6 +113,14 @@ fn file(name: &str, first: u8, len: u64) -> Publication {
         name,
         content: content(first),
         len,
+        kind: PublicationKind::File,
+    }
+}
+
+fn folder(name: &str, first: u8, len: u64) -> Publication {
+    Publication {
+        kind: PublicationKind::Folder,
+        ..file(name, first, len)
     }
 }
 
@@ -173,6 +181,12 @@ fn requests_by_name() -> Vec<(&'static str, Request)> {
             "publish_largest",
             Request::Publish(Files {
                 files: vec![file("a", 0, 1 << 50)],
+            }),
+        ),
+        (
+            "publish_folder",
+            Request::Publish(Files {
+                files: vec![folder("talks", 0x10, 4096)],
             }),
         ),
         (

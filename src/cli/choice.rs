@@ -76,7 +76,7 @@ impl Executor {
                     let digits = &hit.file.content.to_hex()[..ContentId::SHORT_LEN / 2];
                     format!(
                         "{}#{digits} ({})",
-                        hit.file.name,
+                        hit.file.shown_name(),
                         render::size(hit.file.len)
                     )
                 });
@@ -180,6 +180,7 @@ mod tests {
             name: "talk.mp4".parse().unwrap(),
             content: ContentId([0x1a; 32]),
             len: 5,
+            kind: crate::wire::control::PublicationKind::File,
         };
         let shared = Shared {
             file,

@@ -13,7 +13,7 @@ use super::exit::{Class, Failure};
 use super::render;
 use super::screen::{Screen, Style};
 use crate::peer::{Order, Peer, Shared, Wanted};
-use crate::wire::control::Hit;
+use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
 
 /// Whether a download without a seeder waits for one.
@@ -132,8 +132,10 @@ impl Executor {
                 .unshare(|shared: &Shared| names(item, shared))
                 .await?;
             for shared in &gone {
-                self.screen
-                    .text(&format!("Not sharing {} any more", shared.file.name))?;
+                self.screen.text(&format!(
+                    "Not sharing {} any more",
+                    shared.file.shown_name()
+                ))?;
             }
             if gone.is_empty() {
                 failures.push(Failure::new(
@@ -179,6 +181,11 @@ impl Executor {
         out: Option<PathBuf>,
     ) -> Result<serde_json::Value, Failure> {
         let hit = self.choose(item, from).await?;
+        if hit.file.kind == PublicationKind::Folder {
+            let shown = hit.file.shown_name();
+            let text = format!("{shown} is a folder, which this version cannot download");
+            return Err(Failure::new(Class::Failed, text));
+        }
         let from = match from {
             Some(user) => Some(self.key_of(&hit, user).await?),
             None => None,

@@ -6,7 +6,7 @@ use super::choice::names;
 use super::executor::{Executor, parse_user, sha256_of};
 use super::exit::{Class, Failure};
 use super::render;
-use crate::wire::control::Hit;
+use crate::wire::control::{Hit, PublicationKind};
 
 /// Entries of a whole listing.
 pub(super) const MAX_LISTED: usize = 200_000;
@@ -108,9 +108,9 @@ impl Executor {
         if holders.is_empty() {
             return self
                 .screen
-                .text(&format!("no peers available for {}", hit.file.name));
+                .text(&format!("no peers available for {}", hit.file.shown_name()));
         }
-        self.screen.text(&format!("{} is at:", hit.file.name))?;
+        self.screen.text(&format!("{} is at:", hit.file.shown_name()))?;
         self.screen
             .text(&render::holders(&holders, self.screen.width()))
     }
@@ -144,9 +144,10 @@ impl Executor {
             None => (self.choose(item, None).await?.file, None),
         };
         let holders = self.peer.holders(file.content).await?;
+        let is_file = file.kind == PublicationKind::File;
         let sha256 = match &path {
-            Some(path) => Some(sha256_of(path.clone()).await?),
-            None => None,
+            Some(path) if is_file => Some(sha256_of(path.clone()).await?),
+            _ => None,
         };
         let mut object = render::file_json(&file);
         object["peers"] = json!(
@@ -158,19 +159,20 @@ impl Executor {
         object["sha256"] = json!(sha256);
         self.screen.object(&object)?;
         let mut lines = vec![
-            format!("name     {}", file.name),
+            format!("name     {}", file.shown_name()),
             format!("size     {} ({} bytes)", render::size(file.len), file.len),
             format!("BLAKE3   {}", file.content.to_hex()),
         ];
-        match (sha256, path) {
-            (Some(sha256), Some(path)) => {
-                lines.push(format!("SHA-256  {sha256}"));
-                lines.push(format!(
-                    "path     {}",
-                    crate::wire::text::safe(&path.to_string_lossy())
-                ));
+        match &sha256 {
+            Some(sha256) => lines.push(format!("SHA-256  {sha256}")),
+            None if is_file => {
+                lines.push("SHA-256  download it first: it is computed from the file".to_owned());
             }
-            _ => lines.push("SHA-256  download it first: it is computed from the file".to_owned()),
+            None => {}
+        }
+        if let Some(path) = path {
+            let shown = crate::wire::text::safe(&path.to_string_lossy());
+            lines.push(format!("path     {shown}"));
         }
         let users = holders
             .iter()

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::table::{Column, cut, table};
 use crate::peer::{Downloaded, Event, Progress, Shared, State, Transfer};
-use crate::wire::control::{Hit, Holder, PeerEntry, Publication};
+use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::text::{UserName, safe};
 
@@ -31,7 +31,7 @@ pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
         .iter()
         .map(|hit| {
             vec![
-                hit.file.name.to_string(),
+                hit.file.shown_name(),
                 size(hit.file.len),
                 hit.holders.to_string(),
                 hit.file.content.short(),
@@ -67,7 +67,7 @@ pub fn shares(shares: &[Shared], width: Option<usize>) -> String {
         .map(|shared| {
             let path = safe(&shared.path.to_string_lossy());
             vec![
-                shared.file.name.to_string(),
+                shared.file.shown_name(),
                 size(shared.file.len),
                 shared.file.content.short(),
                 path,
@@ -203,7 +203,7 @@ pub fn span(span: Duration) -> String {
 pub fn sharing(shared: &Shared) -> String {
     format!(
         "Sharing {}, {}, {}",
-        shared.file.name,
+        shared.file.shown_name(),
         size(shared.file.len),
         shared.file.content.short()
     )
@@ -335,11 +335,15 @@ pub fn hit_json(hit: &Hit) -> Value {
     object
 }
 
-/// The object of a file.
+/// The object of a file or folder.
 #[must_use]
 pub fn file_json(file: &Publication) -> Value {
+    let kind = match file.kind {
+        PublicationKind::File => "file",
+        PublicationKind::Folder => "folder",
+    };
     json!({
-        "v": 1, "type": "file", "name": file.name.as_str(), "size": file.len,
+        "v": 1, "type": "file", "kind": kind, "name": file.name.as_str(), "size": file.len,
         "id": file.content.to_string(), "locked": false,
     })
 }
@@ -388,6 +392,7 @@ mod tests {
             name: name.parse().unwrap(),
             content: ContentId([0x9f; 32]),
             len: 181_403_648,
+            kind: PublicationKind::File,
         };
         Hit {
             file,
@@ -421,6 +426,17 @@ mod tests {
         assert_eq!(lines[0], "NAME     ID");
         assert_eq!(lines[1], "a t….mp4 b3:9f9f9f9f");
         assert_eq!(lines[2], "名前.txt b3:9f9f9f9f");
+    }
+
+    #[test]
+    fn a_folder_shows_as_one() {
+        let mut folder = hit("talks");
+        folder.file.kind = PublicationKind::Folder;
+        let text = hits(&[folder.clone()], None);
+        assert!(text.contains("\ntalks/ "), "{text}");
+        assert_eq!(file_json(&folder.file)["kind"], "folder");
+        assert_eq!(file_json(&folder.file)["name"], "talks");
+        assert_eq!(file_json(&hit("x").file)["kind"], "file");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::event::ShareError;
 use crate::crypto::content::{Tree, hash_piece};
-use crate::wire::control::Publication;
+use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
 use crate::wire::text::FileName;
@@ -299,6 +299,7 @@ fn hash_file(path: &Path, name: Option<FileName>) -> Result<Entry, ShareError> {
         name,
         content: tree.id(),
         len: layout.len(),
+        kind: PublicationKind::File,
     };
     Ok(Entry {
         shared: Shared { file, path },

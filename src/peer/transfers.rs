@@ -223,6 +223,7 @@ mod tests {
             name: "x".parse().unwrap(),
             content: ContentId([1; 32]),
             len: 10,
+            kind: crate::wire::control::PublicationKind::File,
         }
     }
 

@@ -76,6 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::control::PublicationKind;
 
     fn file(number: u8) -> Publication {
         let name = format!("file {number}").parse().unwrap();
@@ -83,6 +84,7 @@ mod tests {
             name,
             content: ContentId([number; 32]),
             len: u64::from(number),
+            kind: PublicationKind::File,
         }
     }
 

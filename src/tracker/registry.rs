@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::index::{Index, NameId, Rank};
 use crate::wire::MAX_OWNERS_PER_HIT;
-use crate::wire::control::{Hit, Publication, Refusal};
+use crate::wire::control::{Hit, Publication, PublicationKind, Refusal};
 use crate::wire::id::{ContentId, PeerId, SessionId};
 use crate::wire::text::UserName;
 
@@ -72,8 +72,11 @@ pub struct Arrival {
     pub port: Option<u16>,
 }
 
-/// The contents that bear one name, each with its length and those who have it.
-type Entries = BTreeMap<(ContentId, u64), Vec<PeerId>>;
+/// What bears one name, and who has it.
+type Entries = BTreeMap<Claim, Vec<PeerId>>;
+
+/// A content, with the length and kind that are claimed of it.
+type Claim = (ContentId, u64, PublicationKind);
 
 /// The first bytes of a content's id: enough to say where a listing goes on.
 pub type ContentPrefix = [u8; 16];
@@ -211,10 +214,7 @@ impl Registry {
                 .entries
                 .entry(self.index.insert(&file.name))
                 .or_default();
-            entries
-                .entry((file.content, file.len))
-                .or_default()
-                .push(peer);
+            entries.entry(claim_of(&file)).or_default().push(peer);
         }
         Ok(())
     }
@@ -321,10 +321,10 @@ impl Registry {
         }
         let entries = self.entries.get(&name).into_iter();
         entries
-            .flat_map(move |entries| entries.range((ContentId(first), 0)..))
-            .filter_map(move |((content, len), holders)| {
-                let prefix = *content.0.first_chunk().expect("an id has 32 bytes");
-                let hit = self.hit(name, *content, *len, holders)?;
+            .flat_map(move |entries| entries.range((ContentId(first), 0, PublicationKind::File)..))
+            .filter_map(move |(claim, holders)| {
+                let prefix = *claim.0.0.first_chunk().expect("an id has 32 bytes");
+                let hit = self.hit(name, *claim, holders)?;
                 Some((
                     Place {
                         rank,
@@ -337,7 +337,7 @@ impl Registry {
     }
 
     /// `None` when all who have it are hidden.
-    fn hit(&self, name: NameId, content: ContentId, len: u64, holders: &[PeerId]) -> Option<Hit> {
+    fn hit(&self, name: NameId, (content, len, kind): Claim, holders: &[PeerId]) -> Option<Hit> {
         let holders = holders.iter().filter_map(|peer| self.peers.get(peer));
         let visible: Vec<_> = holders.filter(|record| record.is_visible).collect();
         let owners: Vec<_> = visible
@@ -349,6 +349,7 @@ impl Registry {
             name: self.index.name(name)?.clone(),
             content,
             len,
+            kind,
         };
         let holders = u32::try_from(visible.len()).unwrap_or(u32::MAX);
         (holders > 0).then_some(Hit {
@@ -498,7 +499,7 @@ impl Registry {
         let Some(entries) = self.entries.get_mut(&name) else {
             return;
         };
-        let key = (file.content, file.len);
+        let key = claim_of(file);
         if let Some(holders) = entries.get_mut(&key) {
             holders.retain(|holder| *holder != peer);
             if holders.is_empty() {
@@ -510,6 +511,10 @@ impl Registry {
             self.index.remove(name);
         }
     }
+}
+
+fn claim_of(file: &Publication) -> Claim {
+    (file.content, file.len, file.kind)
 }
 
 #[cfg(test)]
@@ -537,6 +542,7 @@ mod tests {
             name: name.parse().unwrap(),
             content: ContentId([content; 32]),
             len: 5,
+            kind: PublicationKind::File,
         }
     }
 

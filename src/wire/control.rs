@@ -118,19 +118,42 @@ pub struct Login {
     pub user: UserName,
 }
 
-/// A file that a peer offers.
+/// What a publication is. New kinds are added at the end.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum PublicationKind {
+    /// One file; the content is its bytes.
+    #[default]
+    File,
+    /// A folder; the content is its listing.
+    Folder,
+}
+
+/// A file or folder that a peer offers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Publication {
     /// The name that others search for.
     pub name: FileName,
-    /// The hash of its bytes.
+    /// The hash of its bytes; of a folder, of its listing.
     pub content: ContentId,
-    /// Its length in bytes, at most [`MAX_FILE_LEN`].
+    /// The length of the content in bytes, at most [`MAX_FILE_LEN`].
     #[serde(deserialize_with = "file_len")]
     pub len: u64,
+    /// What it is.
+    pub kind: PublicationKind,
 }
 
 impl Publication {
+    /// The name as people see it: a folder's ends with a slash, which no name holds itself.
+    #[must_use]
+    pub fn shown_name(&self) -> String {
+        match self.kind {
+            PublicationKind::File => self.name.to_string(),
+            PublicationKind::Folder => format!("{}/", self.name),
+        }
+    }
+
     /// This publication's share of a [`HeartbeatAck::digest`].
     #[must_use]
     pub fn mark(&self) -> u64 {
