@@ -126,7 +126,7 @@ pub enum PublicationKind {
     /// One file; the content is its bytes.
     #[default]
     File,
-    /// A folder; the content is its listing.
+    /// A folder; the content is its listing ([`super::folder`]).
     Folder,
 }
 

@@ -11,6 +11,7 @@
 
 pub mod codec;
 pub mod control;
+pub mod folder;
 pub mod frame;
 pub mod id;
 pub mod packet;
