@@ -39,6 +39,7 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         simultaneous: 8,
         retry: Retry::default(),
         state_dir: None,
+        restart: p2pfs::peer::Restart::Ignores,
     }
 }
 

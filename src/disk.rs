@@ -3,7 +3,7 @@
 //! Private files are created unreadable to others by the very call that makes them; nothing here ever
 //! follows or replaces what was there before, but for our own state files, which change atomically.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 /// Larger than any private file of ours, in bytes.
 const MAX_PRIVATE_LEN: u64 = 1 << 20;
+/// Damaged files that are kept beside the one in use.
+const MAX_ASIDE: u32 = 5;
 
 /// Why a private file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +67,10 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFi
         Err(error) => return Err(io(error)),
     };
     let found = file.metadata().map_err(io)?;
-    if !found.is_file() || found.len() > MAX_PRIVATE_LEN {
+    if found.len() > MAX_PRIVATE_LEN {
         return Err(PrivateFileError::NotOurs(path.to_owned()));
     }
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(PrivateFileError::Foreign(path.to_owned()));
-    }
-    if found.permissions().mode() & 0o077 != 0 {
-        return Err(PrivateFileError::Exposed(path.to_owned()));
-    }
+    check_private(path, &found)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(
         usize::try_from(found.len()).unwrap_or(0),
     ));
@@ -97,6 +94,59 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
+}
+
+/// Opens a private file for reading and writing, and creates it when there is none.
+///
+/// # Errors
+/// When it is exposed, foreign, no plain file, or cannot be opened.
+pub fn open_private(path: &Path) -> Result<File, PrivateFileError> {
+    let io = |source| PrivateFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(io)?;
+    check_private(path, &file.metadata().map_err(io)?)?;
+    Ok(file)
+}
+
+fn check_private(path: &Path, found: &Metadata) -> Result<(), PrivateFileError> {
+    if !found.is_file() {
+        return Err(PrivateFileError::NotOurs(path.to_owned()));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(PrivateFileError::Foreign(path.to_owned()));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        return Err(PrivateFileError::Exposed(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Gives a file of ours that is damaged another name, for whoever wants to look at it.
+///
+/// # Errors
+/// What the system says; it has its old name then.
+pub fn put_aside(dir: &Path, name: &str) -> io::Result<PathBuf> {
+    for number in 1..=MAX_ASIDE {
+        let other = format!("{name}.damaged-{number}");
+        match rename_new(dir, name, &other) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => return done.map(|()| dir.join(other)),
+        }
+    }
+    // Nobody looked at the others either.
+    let other = format!("{name}.damaged-{MAX_ASIDE}");
+    std::fs::rename(dir.join(name), dir.join(&other)).map(|()| dir.join(other))
 }
 
 /// Makes the names in `dir` survive a power cut.
@@ -291,6 +341,18 @@ mod tests {
             read_private(dir.path()),
             Err(PrivateFileError::NotOurs(_))
         ));
+    }
+
+    #[test]
+    fn what_is_put_aside_replaces_nothing_and_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..MAX_ASIDE + 2 {
+            write_private(&dir.path().join("x"), &[0; 3]).unwrap();
+            let aside = put_aside(dir.path(), "x").unwrap();
+            let expected = format!("x.damaged-{}", (number + 1).min(MAX_ASIDE));
+            assert!(aside.ends_with(expected), "{}", aside.display());
+        }
+        assert_eq!(dir.path().read_dir().unwrap().count(), MAX_ASIDE as usize);
     }
 
     #[test]

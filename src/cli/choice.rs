@@ -77,7 +77,7 @@ impl Executor {
                     format!(
                         "{}#{digits} ({})",
                         hit.file.shown_name(),
-                        render::size(hit.file.len)
+                        render::size_of(&hit.file)
                     )
                 });
                 let choices = choices.collect::<Vec<_>>().join(", ");
@@ -185,6 +185,7 @@ mod tests {
         let shared = Shared {
             file,
             path: "/tmp/talk.mp4".into(),
+            contents: crate::peer::Contents::default(),
         };
         for item in [
             "talk.mp4",

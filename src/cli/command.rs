@@ -13,20 +13,20 @@ use clap::{CommandFactory as _, Parser};
 )]
 #[command(help_template = "{subcommands}", infer_subcommands = false)]
 pub enum Command {
-    /// Share a file
+    /// Share files and folders
     #[command(visible_aliases = ["pub", "share"])]
     Add {
-        /// Files
+        /// Files and folders
         #[arg(required = true)]
         paths: Vec<PathBuf>,
-        /// Name under which a single file is shared
+        /// Name under which a single one is shared
         #[arg(long = "as")]
         as_name: Option<String>,
     },
-    /// Stop sharing a file
+    /// Stop sharing a file or folder
     #[command(visible_aliases = ["unp", "rm", "unshare"])]
     Remove {
-        /// Names or ids
+        /// Names, ids or paths
         #[arg(required = true)]
         items: Vec<String>,
     },

@@ -109,14 +109,16 @@ impl Executor {
     pub async fn share(&self, paths: &[PathBuf], as_name: Option<&str>) -> Result<(), Failure> {
         let name = as_name.map(parse_name).transpose()?;
         if name.is_some() && paths.len() > 1 {
-            return Err(Failure::usage("--as names one file, and there are several"));
+            return Err(Failure::usage(
+                "--as names one file or folder, and there are several",
+            ));
         }
         let mut failures = Vec::new();
         for path in paths {
             match self.peer.share(path, name.clone()).await {
                 Ok(shared) => {
                     self.screen.text(&render::sharing(&shared))?;
-                    self.screen.object(&render::file_json(&shared.file))?;
+                    self.screen.object(&render::share_json(&shared))?;
                 }
                 Err(error) => failures.push(Failure::from(error)),
             }

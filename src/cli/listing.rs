@@ -15,11 +15,11 @@ impl Executor {
     pub(super) fn list_own(&self) -> Result<(), Failure> {
         let shares = self.peer.shares();
         for shared in &shares {
-            self.screen.object(&render::file_json(&shared.file))?;
+            self.screen.object(&render::share_json(shared))?;
         }
         if shares.is_empty() {
             self.screen
-                .text("You share nothing; add FILE shares one. (people: peers --all)")
+                .text("You share nothing; add PATH shares a file or folder. (people: peers --all)")
         } else {
             self.screen
                 .text(&render::shares(&shares, self.screen.width()))?;
@@ -110,7 +110,8 @@ impl Executor {
                 .screen
                 .text(&format!("no peers available for {}", hit.file.shown_name()));
         }
-        self.screen.text(&format!("{} is at:", hit.file.shown_name()))?;
+        self.screen
+            .text(&format!("{} is at:", hit.file.shown_name()))?;
         self.screen
             .text(&render::holders(&holders, self.screen.width()))
     }
@@ -139,9 +140,9 @@ impl Executor {
             .shares()
             .into_iter()
             .find(|shared| names(item, shared));
-        let (file, path) = match own {
-            Some(shared) => (shared.file, Some(shared.path)),
-            None => (self.choose(item, None).await?.file, None),
+        let (file, path, contents) = match own {
+            Some(shared) => (shared.file, Some(shared.path), Some(shared.contents)),
+            None => (self.choose(item, None).await?.file, None, None),
         };
         let holders = self.peer.holders(file.content).await?;
         let is_file = file.kind == PublicationKind::File;
@@ -158,9 +159,17 @@ impl Executor {
         );
         object["sha256"] = json!(sha256);
         self.screen.object(&object)?;
+        let size = match (is_file, contents) {
+            (true, _) => format!("size     {} ({} bytes)", render::size(file.len), file.len),
+            (false, Some(of)) => {
+                let size = render::size(of.len);
+                format!("size     {size} ({} bytes) in {} files", of.len, of.files)
+            }
+            (false, None) => "size     stands in the folder's listing".to_owned(),
+        };
         let mut lines = vec![
             format!("name     {}", file.shown_name()),
-            format!("size     {} ({} bytes)", render::size(file.len), file.len),
+            size,
             format!("BLAKE3   {}", file.content.to_hex()),
         ];
         match &sha256 {

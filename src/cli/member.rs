@@ -15,7 +15,7 @@ use super::screen::Screen;
 use super::setup::{self, Home, WithoutHome};
 use super::{Context, join_address, render};
 use crate::crypto::kdf::Group;
-use crate::peer::{Event, JoinError, Peer};
+use crate::peer::{Event, JoinError, Peer, Restart};
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -187,7 +187,11 @@ impl Context {
         patience: Patience,
     ) -> Result<Executor, Failure> {
         let home = Home::of_peer(self.global(), without, &self.screen)?;
-        let settings = self.setup.peer(join, &home)?;
+        let restart = match without {
+            WithoutHome::Fail => Restart::Restores,
+            WithoutHome::Temporary => Restart::Ignores,
+        };
+        let settings = self.setup.peer(join, &home, restart)?;
         let mut group = group;
         let mut pause = FIRST_PAUSE;
         let (peer, events) = loop {
@@ -230,6 +234,11 @@ async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
                 let line = render::progress(progress, screen.live_width());
                 if !screen.live(&line) && milestones.is_next(progress) {
                     screen.note(&render::progress(progress, None));
+                }
+            }
+            Event::Hashing(hashing) => {
+                if !screen.live(&render::hashing(hashing)) && milestones.is_next_hashed(hashing) {
+                    screen.note(&render::hashing(hashing));
                 }
             }
             other => {

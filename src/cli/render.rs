@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::table::{Column, cut, table};
-use crate::peer::{Downloaded, Event, Progress, Shared, State, Transfer};
+use crate::peer::{Downloaded, Event, Hashing, Progress, Shared, State, Transfer};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
-use crate::wire::id::ContentId;
 use crate::wire::text::{UserName, safe};
 
 /// Fewest columns to which the name in a line of progress is cut while facts could go instead.
@@ -24,6 +23,15 @@ pub fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// The size of a file; how large a folder is stands in its listing only.
+#[must_use]
+pub fn size_of(file: &Publication) -> String {
+    match file.kind {
+        PublicationKind::File => size(file.len),
+        PublicationKind::Folder => "folder".to_owned(),
+    }
+}
+
 /// Hits of a search or a listing.
 #[must_use]
 pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
@@ -32,7 +40,7 @@ pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
         .map(|hit| {
             vec![
                 hit.file.shown_name(),
-                size(hit.file.len),
+                size_of(&hit.file),
                 hit.holders.to_string(),
                 hit.file.content.short(),
                 owners(hit),
@@ -68,7 +76,7 @@ pub fn shares(shares: &[Shared], width: Option<usize>) -> String {
             let path = safe(&shared.path.to_string_lossy());
             vec![
                 shared.file.shown_name(),
-                size(shared.file.len),
+                size(shared.contents.len),
                 shared.file.content.short(),
                 path,
             ]
@@ -201,12 +209,18 @@ pub fn span(span: Duration) -> String {
 /// `Sharing report.pdf, 1.2 MiB, b3:9f2c41d0`
 #[must_use]
 pub fn sharing(shared: &Shared) -> String {
-    format!(
-        "Sharing {}, {}, {}",
-        shared.file.shown_name(),
-        size(shared.file.len),
-        shared.file.content.short()
-    )
+    format!("Sharing {}", what(shared))
+}
+
+/// `report.pdf, 1.2 MiB, b3:9f2c41d0`; of a folder with the number of its files.
+fn what(shared: &Shared) -> String {
+    let (name, id) = (shared.file.shown_name(), shared.file.content.short());
+    let size = size(shared.contents.len);
+    match (shared.file.kind, shared.contents.files) {
+        (PublicationKind::File, _) => format!("{name}, {size}, {id}"),
+        (PublicationKind::Folder, 1) => format!("{name}, 1 file, {size}, {id}"),
+        (PublicationKind::Folder, files) => format!("{name}, {files} files, {size}, {id}"),
+    }
 }
 
 /// The closing line of a download.
@@ -274,21 +288,44 @@ fn percent_of(done: u64, len: u64) -> u64 {
     u64::try_from(percent).unwrap_or(100)
 }
 
+/// `# talks  41 %  of 118.0 GiB read`
+#[must_use]
+pub fn hashing(hashing: &Hashing) -> String {
+    let name = hashing.path.file_name().unwrap_or(hashing.path.as_os_str());
+    let percent = percent_of(hashing.done, hashing.len);
+    format!(
+        "# {}  {percent} %  of {} read",
+        safe(&name.to_string_lossy()),
+        size(hashing.len)
+    )
+}
+
 /// Where progress cannot be redrawn: a line each 10 % or 10 s, of each download.
 #[derive(Debug, Default)]
 pub struct Milestones {
-    last: HashMap<ContentId, (u64, Instant)>,
+    last: HashMap<String, (u64, Instant)>,
 }
 
 impl Milestones {
     /// Is it time for a line? The end has its own.
     pub fn is_next(&mut self, progress: &Progress) -> bool {
-        let (tenth, now) = (percent(progress) / 10, Instant::now());
+        let key = progress.content.to_hex();
         if progress.done >= progress.len {
-            self.last.remove(&progress.content);
+            self.last.remove(&key);
             return false;
         }
-        let (last, at) = self.last.entry(progress.content).or_insert((tenth, now));
+        self.is_next_of(key, percent(progress))
+    }
+
+    /// The same for a hashing.
+    pub fn is_next_hashed(&mut self, hashing: &Hashing) -> bool {
+        let key = hashing.path.to_string_lossy().into_owned();
+        self.is_next_of(key, percent_of(hashing.done, hashing.len))
+    }
+
+    fn is_next_of(&mut self, key: String, percent: u64) -> bool {
+        let (tenth, now) = (percent / 10, Instant::now());
+        let (last, at) = self.last.entry(key).or_insert((tenth, now));
         let is_next = tenth > *last || now.duration_since(*at) >= Duration::from_secs(10);
         if is_next {
             (*last, *at) = (tenth, now);
@@ -301,7 +338,12 @@ impl Milestones {
 #[must_use]
 pub fn event(event: &Event) -> Option<String> {
     Some(match event {
-        Event::Progress(_) => return None,
+        Event::Progress(_) | Event::Hashing(_) | Event::Restored { shares: 0, .. } => return None,
+        Event::Changed { shared } => format!("! changed on disk, shared again: {}", what(shared)),
+        Event::Restored { shares, read } => format!(
+            "sharing what was shared before: {shares}, of which {} had to be read again",
+            size(*read)
+        ),
         Event::TrackerLost { reason } => {
             format!("! the tracker is lost: {}; trying on", safe(reason))
         }
@@ -335,7 +377,16 @@ pub fn hit_json(hit: &Hit) -> Value {
     object
 }
 
-/// The object of a file or folder.
+/// The object of an own share.
+#[must_use]
+pub fn share_json(shared: &Shared) -> Value {
+    let mut object = file_json(&shared.file);
+    object["files"] = json!(shared.contents.files);
+    object["total"] = json!(shared.contents.len);
+    object
+}
+
+/// The object of a file or folder; the size is that of its content, which of a folder is the listing.
 #[must_use]
 pub fn file_json(file: &Publication) -> Value {
     let kind = match file.kind {
@@ -386,6 +437,7 @@ pub fn progress_json(progress: &Progress) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::id::ContentId;
 
     fn hit(name: &str) -> Hit {
         let file = Publication {

@@ -113,7 +113,12 @@ impl Setup {
     ///
     /// # Errors
     /// When a value makes no sense, or no tracker was named.
-    pub fn peer(&self, args: &JoinArgs, home: &Home) -> Result<peer::Settings, Failure> {
+    pub fn peer(
+        &self,
+        args: &JoinArgs,
+        home: &Home,
+        restart: peer::Restart,
+    ) -> Result<peer::Settings, Failure> {
         let config = &self.config.peer;
         let address = args
             .tracker
@@ -162,6 +167,7 @@ impl Setup {
                 .max(1),
             retry: self.retry(),
             state_dir: home.dir.clone(),
+            restart,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::shares::Shared;
 use crate::wire::id::{ContentId, Fingerprint};
 use crate::wire::text::{FileName, UserName};
 
@@ -18,6 +19,20 @@ pub enum Event {
     TrackerBack,
     /// How far a download is; a few times a second.
     Progress(Progress),
+    /// How far the hashing of what is to be shared is; a few times a second, when it takes long.
+    Hashing(Hashing),
+    /// A share changed on disk and is offered as it is now.
+    Changed {
+        /// As it is now.
+        shared: Shared,
+    },
+    /// What was shared at the last start is shared again.
+    Restored {
+        /// How many files and folders.
+        shares: usize,
+        /// Bytes that had to be read for it.
+        read: u64,
+    },
     /// No source delivers now; the download goes on when one appears.
     Waiting {
         /// Name of the file.
@@ -53,6 +68,17 @@ pub enum Event {
         /// The line.
         text: String,
     },
+}
+
+/// How far a hashing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashing {
+    /// Of what.
+    pub path: PathBuf,
+    /// Bytes that are done.
+    pub done: u64,
+    /// All bytes.
+    pub len: u64,
 }
 
 /// How far a download is.

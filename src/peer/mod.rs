@@ -5,15 +5,21 @@
 //!      └▶ download ─▶ dial ─▶ other peers' uploads; store ─▶ disk
 //! ```
 
+pub mod changes;
 pub mod connection;
 pub mod control;
+pub mod database;
 pub mod dial;
 pub mod download;
 pub mod drive;
 pub mod enrol;
 pub mod event;
 pub mod growing;
+pub mod hash_store;
+pub mod hashing;
 pub mod journal;
+pub mod keeper;
+pub mod kept;
 pub mod listen;
 pub mod listing;
 pub mod membership;
@@ -24,6 +30,7 @@ pub mod store;
 pub mod throttle;
 pub mod transfers;
 pub mod upload;
+pub mod walk;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,16 +41,24 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::changes::Changes;
 use self::control::{Control, Setup};
+use self::database::Memory;
 use self::download::{Downloads, Fetched};
 use self::enrol::Target;
-pub use self::event::{DownloadError, Event, JoinError, Progress, RequestError, ShareError};
+pub use self::event::{
+    DownloadError, Event, Hashing, JoinError, Progress, RequestError, ShareError,
+};
 use self::growing::Nursery;
+use self::hash_store::HashStore;
+use self::keeper::Keeper;
+pub use self::keeper::Restart;
+use self::kept::Kept;
 pub use self::listing::Listing;
 use self::membership::Membership;
 use self::pins::Pins;
-pub use self::shares::Shared;
-use self::shares::{Shares, Withdrawn};
+use self::shares::{Background, Shares};
+pub use self::shares::{Contents, Shared};
 use self::throttle::Throttle;
 use self::transfers::{Handle, Transfers};
 pub use self::transfers::{Order, State, Transfer, TransferId};
@@ -87,8 +102,10 @@ pub struct Settings {
     pub simultaneous: usize,
     /// Of joining and downloading.
     pub retry: Retry,
-    /// Where known trackers are kept; absent for a peer that keeps nothing.
+    /// Where known trackers, hashes and shares are kept; absent for a peer that keeps nothing.
     pub state_dir: Option<PathBuf>,
+    /// What becomes of the shares of the last start.
+    pub restart: Restart,
 }
 
 /// What to download, and how.
@@ -136,6 +153,7 @@ struct Inner {
     settings: Settings,
     membership: Membership,
     control: Control,
+    keeper: Keeper,
     downloads: Downloads,
     offers: Offers,
     transfers: Transfers,
@@ -169,7 +187,17 @@ impl Peer {
             shutdown: shutdown.clone(),
         };
         let (control, control_task) = Control::join(setup).await?;
-        let (shares, withdrawn) = Shares::new();
+        let memory = Memory::new(settings.state_dir.clone(), events.clone());
+        let background = Background {
+            hashes: HashStore::new(memory.clone()),
+            kept: match settings.restart {
+                Restart::Restores => Kept::new(memory),
+                Restart::Ignores => Kept::default(),
+            },
+            changes: Changes::default(),
+            events: Some(events.clone()),
+        };
+        let (shares, withdrawn) = Shares::new(background.clone());
         let offers = Offers {
             shares: shares.clone(),
             nursery: Nursery::default(),
@@ -179,7 +207,7 @@ impl Peer {
         let downloads = Downloads {
             control: control.clone(),
             membership: membership.clone(),
-            shares,
+            shares: shares.clone(),
             nursery: offers.nursery.clone(),
             throttle: Throttle::default(),
             prefix: settings.prefix.clone(),
@@ -189,19 +217,23 @@ impl Peer {
         };
         downloads.throttle.set(settings.limits.down);
         let listening = listener.run(membership.clone(), offers.clone(), shutdown.clone());
-        let withdrawing =
-            withdraw_changed(withdrawn, control.clone(), events.clone(), shutdown.clone());
-        let tasks = vec![
-            control_task,
-            tokio::spawn(listening),
-            tokio::spawn(withdrawing),
-        ];
+        let keeper = Keeper {
+            shares,
+            background,
+            control: control.clone(),
+            events,
+        };
+        let keeping = keeper
+            .clone()
+            .run(settings.restart, withdrawn, shutdown.clone());
+        let tasks = vec![control_task, tokio::spawn(listening), tokio::spawn(keeping)];
         let tasks = std::sync::Mutex::new(tasks);
         let inner = Inner {
             transfers: Transfers::new(settings.simultaneous),
             settings,
             membership,
             control,
+            keeper,
             downloads,
             offers,
             port,
@@ -247,14 +279,12 @@ impl Peer {
         self.0.control.tracker()
     }
 
-    /// Hashes the file at `path` and publishes it, under its own name or `name`.
+    /// Hashes the file or folder at `path` and publishes it, under its own name or `name`.
     ///
     /// # Errors
-    /// When it is no readable file, or the tracker does not take it; it is then announced later.
+    /// When it cannot be read, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let shared = self.0.offers.shares.add(path, name).await?;
-        self.0.control.publish(shared.file.clone()).await?;
-        Ok(shared)
+        self.0.keeper.share(path, name).await
     }
 
     /// Withdraws what `selects`; returns it.
@@ -265,17 +295,13 @@ impl Peer {
         &self,
         selects: impl Fn(&Shared) -> bool,
     ) -> Result<Vec<Shared>, RequestError> {
-        let gone = self.0.offers.shares.remove(selects);
-        for shared in &gone {
-            self.0.control.withdraw(shared.file.clone()).await?;
-        }
-        Ok(gone)
+        self.0.keeper.unshare(selects).await
     }
 
     /// What we share, by name.
     #[must_use]
     pub fn shares(&self) -> Vec<Shared> {
-        self.0.offers.shares.list()
+        self.0.keeper.shares.list()
     }
 
     /// Names that contain `term`, at most `limit` of them.
@@ -361,7 +387,8 @@ impl Peer {
         if self.0.settings.seed {
             let (path, file) = (downloaded.path.clone(), downloaded.file.clone());
             let shares = self.0.offers.shares.clone();
-            let adopting = tokio::task::spawn_blocking(move || shares.adopt(&path, file, tree));
+            let adopting =
+                tokio::task::spawn_blocking(move || shares.adopt(&path, file, tree.into()));
             if let Ok(Ok(shared)) = adopting.await {
                 // When it does not answer now, the next announcement says it.
                 let _ = self.0.control.publish(shared.file).await;
@@ -412,28 +439,6 @@ impl Peer {
         for task in tasks {
             let _ = tokio::time::timeout_at(deadline, task).await;
         }
-    }
-}
-
-/// Tells the tracker and people of shares that changed on disk.
-async fn withdraw_changed(
-    mut withdrawn: mpsc::UnboundedReceiver<Withdrawn>,
-    control: Control,
-    events: mpsc::Sender<Event>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let Withdrawn { shared, reason } = tokio::select! {
-            () = shutdown.cancelled() => return,
-            Some(withdrawn) = withdrawn.recv() => withdrawn,
-            else => return,
-        };
-        let _ = events.try_send(Event::Withdrawn {
-            name: shared.file.name.clone(),
-            reason,
-        });
-        // When it does not answer now, the next announcement says it.
-        let _ = control.withdraw(shared.file).await;
     }
 }
 

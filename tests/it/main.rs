@@ -6,6 +6,7 @@ mod faults;
 mod namespaces;
 mod resume;
 mod seeds;
+mod sharing;
 mod silence;
 mod start;
 mod support;

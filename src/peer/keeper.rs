@@ -1,0 +1,219 @@
+//! Keeps what is offered as it is on disk: from one start to the next, and after each change.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::control::Control;
+use super::event::{Event, RequestError, ShareError};
+use super::shares::{Background, Entry, Shared, Shares, Withdrawn};
+use crate::wire::text::FileName;
+
+/// What is to be remembered is written this often.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Publications of which the tracker is told at the same time.
+const MAX_PUBLISHING: usize = 16;
+
+/// Whether shares of the last start are offered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// They are.
+    Restores,
+    /// This peer has one thing to do.
+    Ignores,
+}
+
+/// What it works with; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    /// What is offered.
+    pub shares: Shares,
+    /// What is known and wanted of it.
+    pub background: Background,
+    /// Who is told what is offered.
+    pub control: Control,
+    /// Who is told what happened.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Keeper {
+    /// Hashes, offers and publishes what lies at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be shared, or the tracker does not take it; it is then announced later.
+    pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
+        let shared = self.shares.add(path, name).await?;
+        self.control.publish(shared.file.clone()).await?;
+        Ok(shared)
+    }
+
+    /// Withdraws what `selects`, for good; returns it.
+    ///
+    /// # Errors
+    /// When the tracker does not answer; nothing of it is served any more all the same.
+    pub async fn unshare(
+        &self,
+        selects: impl Fn(&Shared) -> bool,
+    ) -> Result<Vec<Shared>, RequestError> {
+        let gone = self.shares.remove(selects);
+        for shared in &gone {
+            self.control.withdraw(shared.file.clone()).await?;
+        }
+        Ok(gone)
+    }
+
+    /// Works until `shutdown`.
+    pub async fn run(
+        self,
+        restart: Restart,
+        mut withdrawn: mpsc::UnboundedReceiver<Withdrawn>,
+        shutdown: CancellationToken,
+    ) {
+        let withdrawing = async {
+            while let Some(withdrawn) = withdrawn.recv().await {
+                self.withdraw(withdrawn.shared, withdrawn.reason).await;
+            }
+        };
+        let refreshing = async {
+            if restart == Restart::Restores {
+                self.restore().await;
+            }
+            loop {
+                let path = self.background.changes.next().await;
+                self.refresh(&path).await;
+            }
+        };
+        let flushing = async {
+            let mut ticks = interval(FLUSH_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.flush().await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = async { tokio::join!(withdrawing, refreshing, flushing); } => {}
+        }
+        self.flush().await;
+    }
+
+    async fn flush(&self) {
+        let (hashes, kept) = (self.background.hashes.clone(), self.background.kept.clone());
+        let flushing = spawn_blocking(move || {
+            hashes.flush();
+            kept.flush();
+        });
+        let _ = flushing.await;
+    }
+
+    async fn withdraw(&self, shared: Shared, reason: String) {
+        self.tell(Event::Withdrawn {
+            name: shared.file.name.clone(),
+            reason,
+        });
+        // When it does not answer now, the next announcement says it.
+        let _ = self.control.withdraw(shared.file).await;
+    }
+
+    /// Offers what was shared at the last start.
+    async fn restore(&self) {
+        let kept = self.background.kept.clone();
+        let wanted = spawn_blocking(move || kept.load())
+            .await
+            .unwrap_or_default();
+        if wanted.is_empty() {
+            return;
+        }
+        let (mut publishing, mut shares) = (JoinSet::new(), 0);
+        for Shared { path, file, .. } in wanted {
+            match self.shares.prepare(&path, Some(file.name)).await {
+                Ok(entry) => {
+                    let shared = entry.shared().clone();
+                    if self.shares.replace(&[], entry).is_none() {
+                        continue;
+                    }
+                    shares += 1;
+                    if publishing.len() >= MAX_PUBLISHING {
+                        let _ = publishing.join_next().await;
+                    }
+                    let control = self.control.clone();
+                    // When it does not answer now, the next announcement says it.
+                    publishing.spawn(async move { drop(control.publish(shared.file).await) });
+                }
+                Err(error) => self.tell(Event::Warning {
+                    text: format!("not shared again: {error}"),
+                }),
+            }
+        }
+        while publishing.join_next().await.is_some() {}
+        let read = self.shares.read_bytes();
+        self.tell(Event::Restored { shares, read });
+    }
+
+    /// Offers what lies at `path` as it is now.
+    async fn refresh(&self, path: &Path) {
+        for name in self.background.kept.names_of(path) {
+            let before = self.shares.at(path, &name);
+            for entry in self.changed_files(&before).await {
+                // Its old id must not be found while the new one is computed.
+                if self.shares.take_out(&entry) {
+                    let _ = self.control.withdraw(entry.shared().file.clone()).await;
+                }
+            }
+            match self.shares.prepare(path, Some(name)).await {
+                Ok(entry) => self.offer(&before, entry).await,
+                Err(error) => {
+                    let reason = match error {
+                        ShareError::Local { reason, .. } => reason,
+                        ShareError::Request(error) => error.to_string(),
+                    };
+                    for entry in before {
+                        self.shares.take_out(&entry);
+                        self.withdraw(entry.shared().clone(), reason.clone()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn changed_files(&self, before: &[Arc<Entry>]) -> Vec<Arc<Entry>> {
+        let before = before.to_vec();
+        let looking = spawn_blocking(move || {
+            let mut changed = before;
+            changed.retain(|entry| entry.is_changed_file());
+            changed
+        });
+        looking.await.unwrap_or_default()
+    }
+
+    async fn offer(&self, before: &[Arc<Entry>], entry: Entry) {
+        let shared = entry.shared().clone();
+        let was_offered = before.iter().any(|old| old.shared().file == shared.file);
+        let Some(gone) = self.shares.replace(before, entry) else {
+            return;
+        };
+        for old in gone {
+            let _ = self.control.withdraw(old.file).await;
+        }
+        // It may have been taken out for a moment: the tracker is told what holds, if it does not know.
+        let published = self.control.publish(shared.file.clone()).await;
+        if let Err(error) = published {
+            self.tell(Event::Warning {
+                text: format!("{}: {error}", shared.file.shown_name()),
+            });
+        }
+        if !was_offered {
+            self.tell(Event::Changed { shared });
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+}

@@ -1,0 +1,221 @@
+//! What shall be shared, here and at the next start.
+//!
+//! A path stays in it while it is gone or cannot be read: it is shared again when it is back, and
+//! forgotten when somebody says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::ReadableTable as _;
+
+use super::database::{Memory, SHARES};
+use super::shares::{Contents, Shared};
+use crate::wire::codec;
+use crate::wire::control::Publication;
+use crate::wire::text::FileName;
+
+type Key = (FileName, PathBuf);
+
+/// Names and paths; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Absent when nothing is to outlive this peer.
+    memory: Option<Memory>,
+    wanted: Arc<Mutex<Wanted>>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// With what was published last.
+    shares: BTreeMap<Key, Publication>,
+    /// Not written yet.
+    changed: BTreeSet<Key>,
+}
+
+impl Kept {
+    /// Kept in `memory`.
+    #[must_use]
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            memory: Some(memory),
+            wanted: Arc::default(),
+        }
+    }
+
+    /// What was shared at the last start. Blocking.
+    #[must_use]
+    pub fn load(&self) -> Vec<Shared> {
+        let database = self.memory.as_ref().and_then(Memory::database);
+        let loaded = database.and_then(|database| {
+            database.read(|now| {
+                let mut loaded = Vec::new();
+                for entry in now.open_table(SHARES)?.iter()? {
+                    let (key, value) = entry?;
+                    let (name, path) = key.value();
+                    loaded.extend(parse(name, path, value.value()));
+                }
+                Ok(loaded)
+            })
+        });
+        let loaded = loaded.unwrap_or_default();
+        let mut wanted = self.wanted();
+        for shared in &loaded {
+            let key = key_of(shared);
+            wanted
+                .shares
+                .entry(key)
+                .or_insert_with(|| shared.file.clone());
+        }
+        loaded
+    }
+
+    /// Shares it at the next start too, from the next [`Self::flush`] on.
+    pub fn add(&self, shared: &Shared) {
+        let mut wanted = self.wanted();
+        let key = key_of(shared);
+        let before = wanted.shares.insert(key.clone(), shared.file.clone());
+        if before.as_ref() != Some(&shared.file) {
+            wanted.changed.insert(key);
+        }
+    }
+
+    /// Forgets what is selected; returns it.
+    pub fn remove(&self, selects: impl Fn(&Shared) -> bool) -> Vec<Shared> {
+        let mut wanted = self.wanted();
+        let gone = wanted
+            .shares
+            .extract_if(.., |(_, path), file| selects(&remembered(file, path)));
+        let gone: Vec<Shared> = gone
+            .map(|((_, path), file)| remembered(&file, &path))
+            .collect();
+        wanted.changed.extend(gone.iter().map(key_of));
+        gone
+    }
+
+    /// Names under which the path shall be shared.
+    #[must_use]
+    pub fn names_of(&self, path: &Path) -> Vec<FileName> {
+        let wanted = self.wanted();
+        let keys = wanted.shares.keys().filter(|(_, other)| other == path);
+        keys.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Shall it be shared?
+    #[must_use]
+    pub fn is_wanted(&self, shared: &Shared) -> bool {
+        self.wanted().shares.contains_key(&key_of(shared))
+    }
+
+    /// Writes what changed, in one step. Blocking.
+    pub fn flush(&self) {
+        let changes: Vec<_> = {
+            let mut wanted = self.wanted();
+            let changed = std::mem::take(&mut wanted.changed);
+            let with_file = changed.into_iter().map(|key| {
+                let file = wanted.shares.get(&key).cloned();
+                (key, file)
+            });
+            with_file.collect()
+        };
+        if changes.is_empty() {
+            return;
+        }
+        let Some(database) = self.memory.as_ref().and_then(Memory::database) else {
+            return;
+        };
+        database.write(|transaction| {
+            let mut table = transaction.open_table(SHARES)?;
+            for ((name, path), file) in changes {
+                let key = (name.as_str(), path.as_os_str().as_bytes());
+                if let Some(file) = file {
+                    let mut value = Vec::new();
+                    codec::encode(&file, &mut value);
+                    table.insert(key, value.as_slice())?;
+                } else {
+                    table.remove(key)?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key_of(shared: &Shared) -> Key {
+    (shared.file.name.clone(), shared.path.clone())
+}
+
+fn remembered(file: &Publication, path: &Path) -> Shared {
+    Shared {
+        file: file.clone(),
+        path: path.to_owned(),
+        contents: Contents::default(),
+    }
+}
+
+/// `None` for what we did not write.
+fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
+    let file: Publication = codec::decode(value).ok()?;
+    let path = Path::new(OsStr::from_bytes(path));
+    let is_ours = file.name.as_str() == name && path.is_absolute();
+    is_ours.then(|| remembered(&file, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::PublicationKind;
+    use crate::wire::id::ContentId;
+
+    fn kept(dir: &tempfile::TempDir) -> Kept {
+        let (events, _) = tokio::sync::mpsc::channel(1);
+        Kept::new(Memory::new(Some(dir.path().to_owned()), events))
+    }
+
+    fn shared(name: &str, path: &[u8]) -> Shared {
+        let file = Publication {
+            name: name.parse().unwrap(),
+            content: ContentId([7; 32]),
+            len: 5,
+            kind: PublicationKind::Folder,
+        };
+        remembered(&file, Path::new(OsStr::from_bytes(path)))
+    }
+
+    #[test]
+    fn what_was_shared_is_known_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = kept(&dir);
+        let all = [
+            shared("a", b"/x/a"),
+            shared("a", b"/y/a"),
+            shared("odd", b"/x/\xff"),
+        ];
+        for shared in &all {
+            first.add(shared);
+        }
+        first.flush();
+        assert_eq!(first.remove(|shared| shared.path == all[1].path).len(), 1);
+        first.flush();
+        drop(first);
+        let second = kept(&dir);
+        assert_eq!(second.load(), [all[0].clone(), all[2].clone()]);
+        assert!(second.is_wanted(&all[0]) && !second.is_wanted(&all[1]));
+        assert_eq!(second.names_of(&all[2].path), [all[2].file.name.clone()]);
+    }
+
+    #[test]
+    fn without_a_state_directory_it_is_known_to_this_peer_only() {
+        let kept = Kept::default();
+        kept.add(&shared("a", b"/x/a"));
+        kept.flush();
+        assert_eq!(kept.names_of(Path::new("/x/a")).len(), 1);
+        assert!(kept.load().is_empty());
+    }
+}

@@ -1,0 +1,218 @@
+//! What a peer shares: folders, what is in them, and what is left of it at the next start.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::support::{Group, Process, hash, text, wait_until};
+
+/// Waits until nothing below `dir` is so young that its hash would not be kept.
+fn settle(dir: &Path) {
+    let is_old = |path: &Path| {
+        let found = path.symlink_metadata().unwrap();
+        let age = SystemTime::now().duration_since(found.modified().unwrap());
+        age.is_ok_and(|age| age > Duration::from_millis(3100))
+    };
+    wait_until("old files", || {
+        let mut entries = fs::read_dir(dir).unwrap();
+        entries.all(|entry| is_old(&entry.unwrap().path()))
+    });
+}
+
+fn quit(peer: &mut Process) {
+    peer.say("quit");
+    assert_eq!(peer.exit_within(Duration::from_secs(10)), Some(0));
+}
+
+#[test]
+fn shares_are_back_at_the_next_start_and_nothing_is_read_again() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("own/x.bin", 3 << 20, 1);
+    group.file("own/talks/a.bin", 1 << 20, 2);
+    group.file("own/talks/b.bin", 5000, 3);
+    settle(&group.path("own"));
+    settle(&group.path("own/talks"));
+    let mut ana = group.peer("ana", &address, &[]);
+    ana.say("add own/x.bin");
+    ana.wait_for("Sharing x.bin, 3.0 MiB");
+    ana.say("add own/x.bin --as other.bin");
+    ana.wait_for("Sharing other.bin");
+    ana.say("add own/talks");
+    ana.wait_for("Sharing talks/, 2 files, 1.0 MiB");
+    ana.say("remove other.bin");
+    ana.wait_for("Not sharing other.bin");
+    quit(&mut ana);
+
+    let mut ana = group.peer("ana", &address, &[]);
+    let line = ana.wait_for("sharing what was shared before");
+    assert!(line.contains("before: 2, of which 0 B"), "{line}");
+    let listed = text(&group.once(&address, &["list", "ana"]).stdout);
+    assert!(
+        listed.contains("talks/ ") && listed.contains("x.bin"),
+        "{listed}"
+    );
+    assert!(!listed.contains("other.bin"), "{listed}");
+    let got = group.once(&address, &["get", "x.bin"]);
+    assert!(got.status.success(), "{}", text(&got.stderr));
+    assert_eq!(hash(&group.path("downloaded_x.bin")), hash(&file));
+    quit(&mut ana);
+
+    fs::remove_file(&file).unwrap();
+    let mut ana = group.peer("ana", &address, &[]);
+    let line = ana.wait_for("not shared again");
+    assert!(line.contains("x.bin: there is no such file"), "{line}");
+    ana.wait_for("before: 1, of which 0 B");
+    // It is only away; it is forgotten when somebody says so.
+    ana.say("remove x.bin");
+    ana.wait_for("Not sharing x.bin");
+    ana.say("remove talks");
+    ana.wait_for("Not sharing talks/");
+    quit(&mut ana);
+    let mut ana = group.peer("ana", &address, &[]);
+    ana.say("list");
+    ana.wait_for("You share nothing");
+    assert!(!ana.output().contains("shared again"), "{}", ana.output());
+}
+
+#[test]
+fn a_command_for_once_shares_nothing_of_before() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("x.bin", 1000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
+    ana.wait_for("Sharing x.bin");
+    quit(&mut ana);
+    let output = group
+        .command("ana.state")
+        .args(["files", "--tracker", &address, "--name", "ana"])
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(said.contains("nothing is shared"), "{said}");
+}
+
+#[test]
+fn a_listing_tells_scripts_what_is_a_folder() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("talks/a.bin", 1000, 1);
+    group.file("talks.bin", 1000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", "talks", "talks.bin"]);
+    ana.wait_for("Sharing talks/, 1 file, 1000 B");
+    ana.wait_for("Sharing talks.bin, 1000 B");
+    let output = group.once(&address, &["search", "--json", "talks"]);
+    let said = text(&output.stdout);
+    for (name, kind) in [("talks", "folder"), ("talks.bin", "file")] {
+        let is_it = |line: &&str| line.contains(&format!("\"name\":\"{name}\""));
+        let line = said.lines().find(is_it).unwrap();
+        assert!(line.contains(&format!("\"kind\":\"{kind}\"")), "{line}");
+    }
+    let output = group.once(&address, &["search", "talks"]);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("talks/ ") && said.contains("folder"),
+        "{said}"
+    );
+}
+
+#[test]
+fn rows_66_and_67_what_is_no_file_is_skipped_with_a_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("mix/good.bin", 1000, 1);
+    let at = |name: &str| group.path("mix").join(name);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    symlink("/etc/hostname", at("out")).unwrap();
+    symlink("..", at("circle")).unwrap();
+    fs::write(group.path("mix").join(OsStr::from_bytes(b"\xff")), "x").unwrap();
+    let mut skipped = 5;
+    let locked = group.file("mix/locked.bin", 10, 2);
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o0)).unwrap();
+    // Nothing is locked for root.
+    let is_locked = fs::read(&locked).is_err();
+    skipped += usize::from(is_locked);
+    let mut ana = group.peer("ana", &address, &[]);
+    ana.say("add mix");
+    let files = if is_locked { "1 file," } else { "2 files," };
+    ana.wait_for(&format!("Sharing mix/, {files}"));
+    let said = ana.output();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("is skipped"))
+        .collect();
+    assert_eq!(lines.len(), skipped, "{said}");
+    for words in ["FIFO", "socket", "link", "not UTF-8"] {
+        assert!(lines.iter().any(|line| line.contains(words)), "{said}");
+    }
+    for device in ["/dev/zero", "/dev/null"] {
+        ana.say(&format!("add {device}"));
+        ana.wait_for(&format!("cannot share {device}: it is not a plain file"));
+    }
+}
+
+#[test]
+fn row_65_a_damaged_store_is_a_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("x.bin", 1000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
+    ana.wait_for("Sharing x.bin");
+    quit(&mut ana);
+    let store = group.path("ana.state/peer/shares.redb");
+    assert_eq!(
+        store.metadata().unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    fs::write(&store, [0x5a; 5000]).unwrap();
+    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
+    let line = ana.wait_for("was damaged");
+    assert!(line.contains("shares.redb.damaged-1"), "{line}");
+    ana.wait_for("Sharing x.bin");
+    quit(&mut ana);
+    let mut ana = group.peer("ana", &address, &[]);
+    ana.wait_for("sharing what was shared before: 1");
+}
+
+#[test]
+fn row_57_a_folder_of_ten_thousand_files_is_one_share() {
+    const FILES: u64 = 10_000;
+    let group = Group::new();
+    let (tracker, address) = group.tracker();
+    for number in 0..FILES {
+        let dir = group.path(&format!("many/{:02}", number % 50));
+        if number < 50 {
+            fs::create_dir_all(&dir).unwrap();
+        }
+        fs::write(
+            dir.join(number.to_string()),
+            number.to_le_bytes().repeat(64),
+        )
+        .unwrap();
+    }
+    let mut ana = group.peer("ana", &address, &[]);
+    for process in [&tracker, &ana] {
+        process.reset_peak();
+    }
+    let begin = Instant::now();
+    ana.say("add many");
+    ana.wait_for("Sharing many/, 10000 files");
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    for process in [&tracker, &ana] {
+        assert!(process.peak_kib() < 64 * 1024, "{} KiB", process.peak_kib());
+    }
+    let listed = text(&group.once(&address, &["list", "ana"]).stdout);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+}
