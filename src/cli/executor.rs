@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::digest;
 use serde_json::json;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::choice::names;
 use super::command::{Command, help};
@@ -15,6 +18,9 @@ use super::screen::{Screen, Style};
 use crate::peer::{Order, Peer, Shared, Wanted};
 use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
+
+/// What was told is shown within this time, unless nobody takes it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Whether a download without a seeder waits for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct Executor {
     pub(super) screen: Screen,
     patience: Patience,
     last_found: Arc<Mutex<Option<Hit>>>,
+    /// Shows what the peer tells by itself.
+    telling: TaskTracker,
 }
 
 impl Executor {
@@ -43,7 +51,20 @@ impl Executor {
             screen,
             patience,
             last_found: Arc::default(),
+            telling: TaskTracker::new(),
         }
+    }
+
+    /// Runs beside the commands, until the peer has told its last event.
+    pub fn tell_with(&self, telling: impl Future<Output = ()> + Send + 'static) {
+        self.telling.spawn(telling);
+    }
+
+    /// Leaves; returns when everything that was told is shown.
+    pub async fn leave(&self) {
+        self.peer.leave().await;
+        self.telling.close();
+        let _ = timeout(LAST_WORDS, self.telling.wait()).await;
     }
 
     /// The peer.

@@ -66,7 +66,7 @@ impl Context {
             }
             done = work => done,
         };
-        executor.peer().leave().await;
+        executor.leave().await;
         self.screen.prompt(None);
         done
     }
@@ -127,7 +127,7 @@ impl Context {
             }
             self.shutdown.token().cancelled().await;
         }
-        executor.peer().leave().await;
+        executor.leave().await;
         shared
     }
 
@@ -175,7 +175,7 @@ impl Context {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
             done = work => done,
         };
-        executor.peer().leave().await;
+        executor.leave().await;
         done
     }
 
@@ -215,12 +215,13 @@ impl Context {
             group = self.group(Purpose::Join).await?;
         };
         let screen = self.screen.clone();
-        tokio::spawn(async move {
+        let executor = Executor::new(peer, screen.clone(), patience);
+        executor.tell_with(async move {
             // The lock on the state directory lives as long as events are shown: until the peer is gone.
             let _home = home;
             show_events(events, &screen).await;
         });
-        Ok(Executor::new(peer, self.screen.clone(), patience))
+        Ok(executor)
     }
 }
 
@@ -241,6 +242,7 @@ async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
                     screen.note(&render::hashing(hashing));
                 }
             }
+            Event::Left => return,
             other => {
                 if let Some(line) = render::event(other) {
                     screen.note(&line);

@@ -338,7 +338,10 @@ impl Milestones {
 #[must_use]
 pub fn event(event: &Event) -> Option<String> {
     Some(match event {
-        Event::Progress(_) | Event::Hashing(_) | Event::Restored { shares: 0, .. } => return None,
+        Event::Progress(_)
+        | Event::Hashing(_)
+        | Event::Restored { shares: 0, .. }
+        | Event::Left => return None,
         Event::Changed { shared } => format!("! changed on disk, shared again: {}", what(shared)),
         Event::Restored { shares, read } => format!(
             "sharing what was shared before: {shares}, of which {} had to be read again",

@@ -63,6 +63,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The peer has left; no event follows.
+    Left,
     /// Something that people should know, as one line.
     Warning {
         /// The line.

@@ -439,6 +439,7 @@ impl Peer {
         for task in tasks {
             let _ = tokio::time::timeout_at(deadline, task).await;
         }
+        let _ = tokio::time::timeout_at(deadline, self.0.keeper.events.send(Event::Left)).await;
     }
 }
 
