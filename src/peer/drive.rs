@@ -331,15 +331,14 @@ impl<'a> Driver<'a> {
 
     /// Nobody is dialled or connected: tries again after a while, waits, or gives up.
     fn attempt_failed(&mut self) -> Result<(), DownloadError> {
-        if self.knows_only_liars() {
-            return Err(self.give_up());
-        }
         let now = Instant::now();
         self.is_resting = true;
         // The next attempt dials whoever is there, also those who went a moment ago.
         self.resting.clear();
         match self.backoff.fail(rand::random()) {
             Some(wait) => self.next_locate = now + wait,
+            // An honest one may have been silent for a moment; not for all attempts.
+            None if self.knows_only_liars() => return Err(self.give_up()),
             None if self.wanted.waits => {
                 self.next_locate = now + LOCATE_EVERY;
                 let reason = self.last_failure.clone();

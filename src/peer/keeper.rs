@@ -1,7 +1,8 @@
 //! Keeps what is offered as it is on disk: from one start to the next, and after each change.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
 use super::shares::{Background, Entry, Shared, Shares, Withdrawn};
+use super::watch::Watch;
 use crate::wire::text::FileName;
 
 /// What is to be remembered is written this often.
@@ -35,6 +37,10 @@ pub struct Keeper {
     pub shares: Shares,
     /// What is known and wanted of it.
     pub background: Background,
+    /// What tells of changes.
+    pub watch: Watch,
+    /// People know that some changes are not told.
+    pub warned: Arc<AtomicBool>,
     /// Who is told what is offered.
     pub control: Control,
     /// Who is told what happened.
@@ -47,7 +53,15 @@ impl Keeper {
     /// # Errors
     /// When it cannot be shared, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let shared = self.shares.add(path, name).await?;
+        // Before it is read: what changes meanwhile is heard of as well.
+        self.watch(path).await;
+        let shared = match self.shares.add(path, name).await {
+            Ok(shared) => shared,
+            Err(error) => {
+                self.unwatch_unwanted([path.to_owned()]).await;
+                return Err(error);
+            }
+        };
         self.control.publish(shared.file.clone()).await?;
         Ok(shared)
     }
@@ -61,6 +75,8 @@ impl Keeper {
         selects: impl Fn(&Shared) -> bool,
     ) -> Result<Vec<Shared>, RequestError> {
         let gone = self.shares.remove(selects);
+        self.unwatch_unwanted(gone.iter().map(|shared| shared.path.clone()))
+            .await;
         for shared in &gone {
             self.control.withdraw(shared.file.clone()).await?;
         }
@@ -103,6 +119,37 @@ impl Keeper {
         self.flush().await;
     }
 
+    /// Wants to hear of changes at `path`.
+    async fn watch(&self, path: &Path) {
+        let (watch, path) = (self.watch.clone(), path.to_owned());
+        let watching = spawn_blocking(move || {
+            // A path that cannot be had is told of by whoever reads it.
+            let path = std::path::absolute(path).ok()?;
+            watch.add(&path).err()
+        });
+        if let Ok(Some(error)) = watching.await
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            self.tell(Event::Warning {
+                text: format!("changes are noticed only when somebody asks for a file: {error}"),
+            });
+        }
+    }
+
+    async fn unwatch_unwanted(&self, paths: impl IntoIterator<Item = PathBuf>) {
+        let (watch, kept) = (self.watch.clone(), self.background.kept.clone());
+        let paths: Vec<_> = paths.into_iter().collect();
+        let unwatching = spawn_blocking(move || {
+            let paths = paths
+                .into_iter()
+                .filter_map(|path| std::path::absolute(path).ok());
+            for path in paths.filter(|path| kept.names_of(path).is_empty()) {
+                watch.remove(&path);
+            }
+        });
+        let _ = unwatching.await;
+    }
+
     async fn flush(&self) {
         let (hashes, kept) = (self.background.hashes.clone(), self.background.kept.clone());
         let flushing = spawn_blocking(move || {
@@ -132,6 +179,7 @@ impl Keeper {
         }
         let (mut publishing, mut shares) = (JoinSet::new(), 0);
         for Shared { path, file, .. } in wanted {
+            self.watch(&path).await;
             match self.shares.prepare(&path, Some(file.name)).await {
                 Ok(entry) => {
                     let shared = entry.shared().clone();
@@ -158,7 +206,11 @@ impl Keeper {
 
     /// Offers what lies at `path` as it is now.
     async fn refresh(&self, path: &Path) {
-        for name in self.background.kept.names_of(path) {
+        let names = self.background.kept.names_of(path);
+        if !names.is_empty() {
+            self.watch(path).await;
+        }
+        for name in names {
             let before = self.shares.at(path, &name);
             for entry in self.changed_files(&before).await {
                 // Its old id must not be found while the new one is computed.

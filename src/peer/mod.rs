@@ -31,6 +31,7 @@ pub mod throttle;
 pub mod transfers;
 pub mod upload;
 pub mod walk;
+pub mod watch;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ use self::throttle::Throttle;
 use self::transfers::{Handle, Transfers};
 pub use self::transfers::{Order, State, Transfer, TransferId};
 use self::upload::Offers;
+use self::watch::Watch;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
@@ -218,6 +220,8 @@ impl Peer {
         downloads.throttle.set(settings.limits.down);
         let listening = listener.run(membership.clone(), offers.clone(), shutdown.clone());
         let keeper = Keeper {
+            watch: Watch::new(background.changes.clone()),
+            warned: Arc::default(),
             shares,
             background,
             control: control.clone(),

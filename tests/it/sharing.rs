@@ -164,6 +164,30 @@ fn rows_66_and_67_what_is_no_file_is_skipped_with_a_line() {
 }
 
 #[test]
+fn row_58_a_changed_folder_is_shared_under_a_new_id() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("talks/a.bin", 1000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", "talks"]);
+    let line = ana.wait_for("Sharing talks/");
+    let id = |line: &str| line.rsplit(", ").next().unwrap().trim().to_owned();
+    let first = id(&line);
+    group.file("talks/new/b.bin", 2000, 2);
+    let line = ana.wait_for("shared again: talks/, 2 files, 2.9 KiB");
+    assert_ne!(id(&line), first);
+    group.file("talks/new/c.bin", 3000, 3);
+    ana.wait_for("shared again: talks/, 3 files, 5.9 KiB");
+    wait_until("the tracker has the new id only", || {
+        let found = text(&group.once(&address, &["search", "talks"]).stdout);
+        found.lines().filter(|line| line.contains("talks/")).count() == 1 && !found.contains(&first)
+    });
+    fs::remove_dir_all(group.path("talks")).unwrap();
+    ana.wait_for("talks is not shared any more: ");
+    group.file("talks/a.bin", 1000, 1);
+    ana.wait_for("shared again: talks/, 1 file, 1000 B");
+}
+
+#[test]
 fn row_65_a_damaged_store_is_a_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
