@@ -207,10 +207,13 @@ fn look(
     meter: &Meter,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<Looked>, String> {
-    let file = open_plain(path, links).map_err(|error| explain(&error))?;
-    let found = file.metadata().map_err(|error| explain(&error))?;
+    let found = match links {
+        Links::Follow => path.metadata(),
+        Links::Refuse => path.symlink_metadata(),
+    };
+    let found = found.map_err(|error| explain(&error))?;
     let stamp = Stamp::of(&found);
-    if let Some(same) = known.find(&stamp) {
+    if let Some(same) = known.find(&stamp).filter(|_| found.is_file()) {
         meter.count(stamp.len)?;
         let hashed = Hashed {
             stamp,
@@ -223,6 +226,9 @@ fn look(
             is_kept: same.is_marked,
         }));
     }
+    let file = open_plain(path, links).map_err(|error| explain(&error))?;
+    let found = file.metadata().map_err(|error| explain(&error))?;
+    let stamp = Stamp::of(&found);
     if stamp.len >= LARGE_LEN {
         return Ok(None);
     }

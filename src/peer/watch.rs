@@ -74,6 +74,10 @@ impl Watch {
         if path.is_dir() {
             done = done.and(self.watch(&mut watchers.folders, path, RecursiveMode::Recursive));
         }
+        if path.is_symlink() {
+            // What it leads to changes elsewhere, and is told for itself alone.
+            done = done.and(self.watch(&mut watchers.folders, path, RecursiveMode::NonRecursive));
+        }
         done
     }
 
@@ -208,6 +212,22 @@ mod tests {
         watch.remove(&at("file"));
         fs::write(at("file"), "6").unwrap();
         assert_eq!(next(&changes).await, None);
+    }
+
+    #[tokio::test]
+    async fn behind_a_link_changes_are_heard_of_too() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(elsewhere.path().join("folder")).unwrap();
+        fs::write(elsewhere.path().join("file"), "1").unwrap();
+        let changes = Changes::default();
+        let watch = Watch::new(changes.clone());
+        for (name, inside) in [("folder", "folder/new"), ("file", "file")] {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(elsewhere.path().join(name), &link).unwrap();
+            watch.add(&link).unwrap();
+            fs::write(elsewhere.path().join(inside), "22").unwrap();
+            assert_eq!(next(&changes).await, Some(link));
+        }
     }
 
     #[tokio::test]

@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::{Group, Process, hash, text, wait_until};
+use crate::support::{Group, Process, hash, need, text, wait_until};
 
 /// Waits until nothing below `dir` is so young that its hash would not be kept.
 fn settle(dir: &Path) {
@@ -239,4 +240,42 @@ fn row_57_a_folder_of_ten_thousand_files_is_one_share() {
     }
     let listed = text(&group.once(&address, &["list", "ana"]).stdout);
     assert_eq!(listed.lines().count(), 2, "{listed}");
+}
+
+#[test]
+fn row_58_without_watches_a_change_is_noticed_when_somebody_asks() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", 1000, 1);
+    need("unshare");
+    let usual = group.command("ana.state");
+    let mut command = Command::new("unshare");
+    for (name, value) in usual.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let limit = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    command
+        .args(["--user", "--map-root-user", "sh", "-c", limit])
+        .arg(usual.get_program())
+        .args([
+            "peer",
+            "--tracker",
+            &address,
+            "--name",
+            "ana",
+            "--port",
+            "0",
+        ])
+        .args(["--bind", "127.0.0.1", "--share", "x.bin"])
+        .current_dir(group.dir.path());
+    let mut ana = group.spawn("ana", command);
+    ana.wait_for("changes are noticed only when somebody asks for a file: ");
+    ana.wait_for("Sharing x.bin");
+    let old_id = hash(&file).to_hex().to_string();
+    fs::write(&file, "something else").unwrap();
+    assert!(!group.once(&address, &["get", &old_id]).status.success());
+    ana.wait_for("x.bin is not shared any more: it changed on disk");
+    ana.wait_for("shared again: x.bin, 14 B");
 }
