@@ -9,6 +9,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
@@ -139,7 +140,7 @@ fn check_private(path: &Path, found: &Metadata) -> Result<(), PrivateFileError> 
 pub fn put_aside(dir: &Path, name: &str) -> io::Result<PathBuf> {
     for number in 1..=MAX_ASIDE {
         let other = format!("{name}.damaged-{number}");
-        match rename_new(dir, name, &other) {
+        match rename_new(&dir.join(name), &dir.join(&other)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             done => return done.map(|()| dir.join(other)),
         }
@@ -201,6 +202,106 @@ pub fn open_own(dir: &Path, name: &str) -> io::Result<Option<File>> {
     }
 }
 
+/// Creates a directory; one that is there is fine, anything else in its place is not.
+///
+/// # Errors
+/// What the system says.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_dir = std::fs::symlink_metadata(path)?.is_dir();
+            is_dir.then_some(()).ok_or(error)
+        }
+        created => created,
+    }
+}
+
+/// Writes a new file, with what a folder's listing says of it; it never opens one that is there.
+///
+/// # Errors
+/// When the name is taken, or the system says no; nothing is left then.
+pub fn write_new(
+    path: &Path,
+    bytes: &[u8],
+    is_executable: bool,
+    modified: (i64, u32),
+) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o666)
+        .open(path)?;
+    file.write_all(bytes)
+        .and_then(|()| set_mode_and_time(&file, is_executable, modified))
+        .inspect_err(|_| remove(path))
+}
+
+/// Sets what a folder's listing says of a file: may it be run, by those who may read it, and when it was
+/// changed last, in seconds and nanoseconds since 1970.
+///
+/// # Errors
+/// What the system says.
+pub fn set_mode_and_time(file: &File, is_executable: bool, modified: (i64, u32)) -> io::Result<()> {
+    use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
+    make_public(file, if is_executable { 0o777 } else { 0o666 });
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: modified.0,
+            tv_nsec: modified.1.into(),
+        },
+    };
+    Ok(futimens(file, &times)?)
+}
+
+/// What the user's umask was before [`keep_private`].
+static UMASK: OnceLock<u32> = OnceLock::new();
+
+/// From now on, what this process creates is for the owner alone, until [`make_public`].
+pub fn keep_private() {
+    let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    let _ = UMASK.set(before.bits());
+}
+
+/// Gives a finished download the rights that the user's other new files have, at most `mode`, where the file
+/// system knows of rights.
+pub fn make_public(file: &File, mode: u32) {
+    let umask = UMASK.get().copied().unwrap_or(0o077);
+    let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & !umask));
+}
+
+/// The BLAKE3 hash of the plain file at `path`, if there is one of `len` bytes. Blocking.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn hash_of(path: &Path, len: u64) -> io::Result<Option<[u8; 32]>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() == len => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(Some(*hasher.finalize().as_bytes()))
+}
+
+/// Makes everything durable on the file system of `file`.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
+/// Removes a folder of ours with all that is in it; what is a link is removed, not followed.
+pub fn remove_tree(path: &Path) {
+    let _ = std::fs::remove_dir_all(path);
+}
+
 /// Is `path` still a name of `file`?
 #[must_use]
 pub fn is_at(file: &File, path: &Path) -> bool {
@@ -211,19 +312,18 @@ pub fn is_at(file: &File, path: &Path) -> bool {
         .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
-/// Gives the file `from` in `dir` the name `to`, unless that is taken: the system call itself decides.
+/// Gives the file or folder `from` the name `to`, unless that is taken: the system call itself decides.
 ///
 /// # Errors
 /// `AlreadyExists` when the name is taken; else what the system says.
-pub fn rename_new(dir: &Path, from: &str, to: &str) -> io::Result<()> {
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, linkat, renameat_with, unlinkat};
     use rustix::io::Errno;
-    let (from, to) = (dir.join(from), dir.join(to));
-    match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A file system that does not know the flag: a link does not replace anything either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            linkat(CWD, &from, CWD, &to, rustix::fs::AtFlags::empty())?;
-            Ok(unlinkat(CWD, &from, rustix::fs::AtFlags::empty())?)
+            linkat(CWD, from, CWD, to, rustix::fs::AtFlags::empty())?;
+            Ok(unlinkat(CWD, from, rustix::fs::AtFlags::empty())?)
         }
         done => Ok(done?),
     }

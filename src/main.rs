@@ -12,7 +12,7 @@ use p2pfs::logging::{self, Verbosity};
 
 fn main() -> ExitCode {
     // What we create is for its owner; files for others get their rights explicitly.
-    let _ = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    p2pfs::disk::keep_private();
     ask::keep_terminal();
     let cli = match Cli::read(arguments()) {
         Ok(cli) => cli,

@@ -20,7 +20,7 @@ use p2pfs::wire::frame::Welcome;
 use p2pfs::wire::id::{ContentId, PeerId, RequestId, SessionId};
 use p2pfs::wire::packet::{DataHeader, FrameHeader};
 use p2pfs::wire::text::{FileName, UserName};
-use p2pfs::wire::transfer::{Frame, HashPage, Opened, PieceSet, Wanted};
+use p2pfs::wire::transfer::{Frame, HashPage, Opened, PieceSet, Wanted, WantedFiles};
 use serde_json::{Map, Value, json};
 
 const ID: RequestId = RequestId(0x0102_0304);
@@ -429,6 +429,13 @@ fn frames_by_name() -> Vec<(&'static str, Frame<'static>)> {
                 offset: 1 << 40,
                 is_last: true,
                 bytes: b"!",
+            },
+        ),
+        (
+            "ask_files",
+            Frame::AskFiles {
+                request: 9,
+                wanted: WantedFiles { file: 7, run: 300 },
             },
         ),
         ("cancel", Frame::Cancel { request: 9 }),

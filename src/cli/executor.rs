@@ -204,11 +204,6 @@ impl Executor {
         out: Option<PathBuf>,
     ) -> Result<serde_json::Value, Failure> {
         let hit = self.choose(item, from).await?;
-        if hit.file.kind == PublicationKind::Folder {
-            let shown = hit.file.shown_name();
-            let text = format!("{shown} is a folder, which this version cannot download");
-            return Err(Failure::new(Class::Failed, text));
-        }
         let from = match from {
             Some(user) => Some(self.key_of(&hit, user).await?),
             None => None,
@@ -223,13 +218,15 @@ impl Executor {
         self.screen.text(&render::downloaded(&done))?;
         // Another reading of the whole file: only for scripts, which compare.
         let sha256 = match self.screen.style() {
-            Style::Json => Some(sha256_of(done.path.clone()).await?),
-            Style::Text => None,
+            Style::Json if done.file.kind == PublicationKind::File => {
+                Some(sha256_of(done.path.clone()).await?)
+            }
+            Style::Json | Style::Text => None,
         };
         Ok(json!({
             "name": done.file.name.as_str(), "path": done.path.to_string_lossy(),
-            "id": done.file.content.to_string(), "sha256": sha256, "size": done.file.len,
-            "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
+            "id": done.file.content.to_string(), "sha256": sha256,
+            "size": done.contents.len, "files": done.contents.files, "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
         }))
     }
 

@@ -231,15 +231,19 @@ pub fn downloaded(done: &Downloaded) -> String {
         0 => "from this machine".to_owned(),
         many => format!("from {}", people(many)),
     };
-    let before = done.file.len.saturating_sub(done.fetched);
+    let before = done.contents.len.saturating_sub(done.fetched);
     if done.sources > 0 && before > 0 {
         sources.push_str(&format!(", {} were here", size(before)));
     }
+    let files = match done.file.kind {
+        PublicationKind::File => String::new(),
+        PublicationKind::Folder => format!(", {} files", done.contents.files),
+    };
     format!(
-        "Download successful: {} as {}, {} in {:.1} s, {}/s, {sources}, verified",
-        done.file.name,
+        "Download successful: {} as {}{files}, {} in {:.1} s, {}/s, {sources}, verified",
+        done.file.shown_name(),
         safe(&done.path.to_string_lossy()),
-        size(done.file.len),
+        size(done.contents.len),
         done.elapsed.as_secs_f64(),
         size(rate),
     )

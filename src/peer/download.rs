@@ -1,4 +1,4 @@
-//! One download, from what is here of it already to the final name.
+//! The download of one file, from what is here of it already to the final name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::control::Control;
-use super::drive::{Driven, Driver};
+use super::drive::{Driven, Driver, Job};
 use super::event::{DownloadError, Event};
 use super::growing::{Growing, Nursery, Offered};
 use super::membership::Membership;
-use super::shares::Shares;
+use super::shares::{Contents, Shares};
 use super::store::{Partial, StoreError};
+use super::target::Target;
 use super::throttle::Throttle;
 use super::transfers::{Handle, State};
-use super::{Downloaded, Wanted};
+use super::{Downloaded, Wanted, unpack};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::disk::survive_size_limit;
 use crate::proto::backoff::Retry;
-use crate::wire::control::Publication;
+use crate::wire::control::{Publication, PublicationKind};
+use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
 
 /// A disk that does not take the final name is asked again after this long.
@@ -70,8 +72,19 @@ pub struct Fetched {
     pub announcement: Option<Announcement>,
 }
 
+/// A content that is here in full, and hidden.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its bytes.
+    pub partial: Partial,
+    /// Its hashes.
+    pub tree: Tree,
+    /// How it came.
+    pub driven: Driven,
+}
+
 impl Downloads {
-    /// Fetches `wanted` into `dir`. What came stays there, hidden, when the future is dropped; the next one
+    /// Fetches the file `wanted` into `dir`. What came stays there, hidden, when the future is dropped; the next one
     /// goes on with it.
     ///
     /// # Errors
@@ -82,31 +95,28 @@ impl Downloads {
         dir: &Path,
         handle: &Handle,
     ) -> Result<Fetched, DownloadError> {
-        survive_size_limit();
         let started = Instant::now();
-        let (file, name) = (&wanted.file, &wanted.file.name);
-        let corrupt = || DownloadError::Corrupt { name: name.clone() };
-        let layout = Layout::new(file.len).map_err(|_| corrupt())?;
-        let (place, content) = (dir.to_owned(), file.content);
-        let (mut partial, here) = blocking(move || Partial::open(&place, content, layout))
-            .await?
-            .map_err(local)?;
-        let growing = Arc::new(Growing::new(content, partial.part(), &here));
-        let is_here = growing.here().is_full() || self.copy_own(&growing).await?;
-        let mut driven = Driven::default();
-        if !is_here {
-            let driver = Driver::new(self, wanted, Arc::clone(&growing), dir, handle);
-            driven = driver.run().await?;
-        }
-        let Some(tree) = growing.whole_tree() else {
-            // Each piece was right, and yet the whole is not: the hashes that were kept are damaged.
-            partial.discard();
-            return Err(corrupt());
+        let file = &wanted.file;
+        let job = Job {
+            wanted,
+            dir,
+            handle,
+            before: 0,
+            whole: file.len,
         };
-        let path = self.finish(partial, wanted, handle).await?;
+        let Arrived {
+            mut partial,
+            tree,
+            driven,
+        } = self.arrive(job, file.content, file.len).await?;
+        let (prefix, name) = (self.prefix.clone(), file.name.clone());
+        let finish = move || partial.finish(&prefix, &name);
+        let path = self.persist(job, finish).await?;
+        let len = file.len;
         let downloaded = Downloaded {
             path,
             file: file.clone(),
+            contents: Contents { files: 1, len },
             fetched: driven.fetched,
             elapsed: started.elapsed(),
             sources: driven.sources,
@@ -115,6 +125,44 @@ impl Downloads {
             downloaded,
             tree,
             announcement: driven.announcement,
+        })
+    }
+
+    /// Fetches a content of `len` bytes into the directory of `job`, hidden there.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn arrive(
+        &self,
+        job: Job<'_>,
+        content: ContentId,
+        len: u64,
+    ) -> Result<Arrived, DownloadError> {
+        survive_size_limit();
+        let corrupt = || DownloadError::Corrupt {
+            name: job.wanted.file.name.clone(),
+        };
+        let layout = Layout::new(len).map_err(|_| corrupt())?;
+        let dir = job.dir.to_owned();
+        let (mut partial, here) = blocking(move || Partial::open(&dir, content, layout))
+            .await?
+            .map_err(local)?;
+        let growing = Arc::new(Growing::new(content, partial.part(), &here));
+        let is_here = growing.here().is_full() || self.copy_own(&growing).await?;
+        let mut driven = Driven::default();
+        if !is_here {
+            let target = Target::Content(Arc::clone(&growing));
+            driven = Driver::new(self, job, target).run().await?;
+        }
+        let Some(tree) = growing.whole_tree() else {
+            // Each piece was right, and yet the whole is not: the hashes that were kept are damaged.
+            partial.discard();
+            return Err(corrupt());
+        };
+        Ok(Arrived {
+            partial,
+            tree,
+            driven,
         })
     }
 
@@ -138,10 +186,13 @@ impl Downloads {
 
     /// Removes what is here of a download that nobody wants any more.
     pub async fn discard(wanted: &Wanted, dir: &Path) {
-        let (dir, content, len) = (dir.to_owned(), wanted.file.content, wanted.file.len);
+        let (dir, file) = (dir.to_owned(), wanted.file.clone());
         let discarding = blocking(move || {
-            let layout = Layout::new(len).ok()?;
-            let (mut partial, _) = Partial::open(&dir, content, layout).ok()?;
+            if file.kind == PublicationKind::Folder {
+                unpack::discard(&dir, file.content);
+            }
+            let layout = Layout::new(file.len).ok()?;
+            let (mut partial, _) = Partial::open(&dir, file.content, layout).ok()?;
             partial.discard();
             Some(())
         });
@@ -149,36 +200,37 @@ impl Downloads {
         let _ = discarding.await;
     }
 
-    /// Gives the file its name; waits for a disk that is full.
-    async fn finish(
+    /// Gives something its final name; waits for a disk that does not take it now.
+    ///
+    /// # Errors
+    /// When the wish is not to wait, and the disk does not take it for long.
+    pub async fn persist<T: Send + 'static>(
         &self,
-        mut partial: Partial,
-        wanted: &Wanted,
-        handle: &Handle,
-    ) -> Result<PathBuf, DownloadError> {
+        job: Job<'_>,
+        finish: impl FnMut() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
         let started = Instant::now();
-        let mut is_told = false;
+        let (mut finish, mut is_told) = (finish, false);
         loop {
-            let (prefix, name) = (self.prefix.clone(), wanted.file.name.clone());
             let finishing = blocking(move || {
-                let finished = partial.finish(&prefix, &name);
-                (partial, finished)
+                let finished = finish();
+                (finish, finished)
             });
             let (back, finished) = finishing.await?;
             let error = match finished {
-                Ok(path) => return Ok(path),
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if !wanted.waits && started.elapsed() >= DISK_PATIENCE {
+            if !job.wanted.waits && started.elapsed() >= DISK_PATIENCE {
                 return Err(local(error));
             }
             let reason = format!("cannot write {}: {error}", error.path.display());
-            handle.set_state(State::Waiting(reason.clone()));
+            job.handle.set_state(State::Waiting(reason.clone()));
             if !is_told {
-                let name = wanted.file.name.clone();
+                let name = job.wanted.file.name.clone();
                 is_told = self.events.try_send(Event::Stuck { name, reason }).is_ok();
             }
-            partial = back;
+            finish = back;
             tokio::time::sleep(DISK_PAUSE).await;
         }
     }
@@ -213,7 +265,7 @@ impl Downloads {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DownloadError> {
     spawn_blocking(job)
@@ -224,7 +276,7 @@ async fn blocking<T: Send + 'static>(
         })
 }
 
-fn local(error: StoreError) -> DownloadError {
+pub(super) fn local(error: StoreError) -> DownloadError {
     DownloadError::Local {
         path: error.path,
         reason: error.reason,

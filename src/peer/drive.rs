@@ -1,11 +1,10 @@
-//! Drives one swarm: sources on one side, what is here of the content on the other.
+//! Drives one swarm: sources on one side, what is here of its target on the other.
 //!
 //! The swarm decides; this file dials, asks, and tells people how far it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -15,10 +14,10 @@ use tokio_util::task::TaskTracker;
 use super::Wanted;
 use super::download::{Announcement, DISK_PATIENCE, Downloads};
 use super::event::{DownloadError, Event, Progress, RequestError};
-use super::growing::Growing;
 use super::listing::holders;
 use super::source::{self, Ask, Goal, Report};
 use super::store::explain;
+use super::target::{Synced, Target};
 use super::transfers::{Handle, State};
 use crate::disk;
 use crate::proto::backoff::Backoff;
@@ -26,7 +25,7 @@ use crate::proto::meter::Meter;
 use crate::proto::swarm::{Arrival, Swarm};
 use crate::wire::control::Holder;
 use crate::wire::id::PeerId;
-use crate::wire::pieces::{Layout, PIECE_LEN, PieceIndex};
+use crate::wire::pieces::{PIECE_LEN, PieceIndex};
 use crate::wire::text::{FileName, UserName};
 use crate::wire::transfer::HashPage;
 
@@ -65,9 +64,6 @@ impl Drop for Link {
     }
 }
 
-/// Whether what came is durable; if not, why, and which pieces count no longer.
-type Synced = Result<(), (io::Error, Vec<PieceIndex>)>;
-
 /// What the tracker says about who has the content.
 type Found = Result<Vec<Holder>, RequestError>;
 
@@ -79,14 +75,26 @@ impl Drop for Driver<'_> {
     }
 }
 
-/// Drives the download of one content.
+/// The download that something is fetched for.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// What people wanted; whoever publishes it has what is fetched.
+    pub wanted: &'a Wanted,
+    /// Where it goes.
+    pub dir: &'a Path,
+    /// Where it is shown.
+    pub handle: &'a Handle,
+    /// Bytes of it that are here besides what is fetched.
+    pub before: u64,
+    /// All its bytes.
+    pub whole: u64,
+}
+
+/// Drives the swarm of one target.
 pub struct Driver<'a> {
     downloads: &'a Downloads,
-    wanted: &'a Wanted,
-    dir: &'a Path,
-    handle: &'a Handle,
-    layout: Layout,
-    growing: Arc<Growing>,
+    job: Job<'a>,
+    target: Target,
     goal: Goal,
     reports: mpsc::Receiver<(PeerId, Report)>,
     swarm: Swarm,
@@ -137,33 +145,23 @@ pub struct Driven {
 impl<'a> Driver<'a> {
     /// Nobody is asked yet.
     #[must_use]
-    pub fn new(
-        downloads: &'a Downloads,
-        wanted: &'a Wanted,
-        growing: Arc<Growing>,
-        dir: &'a Path,
-        handle: &'a Handle,
-    ) -> Self {
+    pub fn new(downloads: &'a Downloads, job: Job<'a>, target: Target) -> Self {
         let now = Instant::now();
         let (sender, reports) = mpsc::channel(QUEUE);
         let goal = Goal {
             membership: downloads.membership.clone(),
-            growing: Arc::clone(&growing),
+            target: target.clone(),
             throttle: downloads.throttle.clone(),
             reports: sender,
             checks: TaskTracker::new(),
         };
-        let layout = growing.layout();
         Self {
             downloads,
-            wanted,
-            dir,
-            handle,
-            layout,
+            job,
             goal,
             reports,
-            swarm: Swarm::new(layout, rand::random(), growing.here()),
-            growing,
+            swarm: Swarm::new(target.layout(), rand::random(), target.here()),
+            target,
             links: BTreeMap::new(),
             resting: HashMap::new(),
             held: Vec::new(),
@@ -193,7 +191,7 @@ impl<'a> Driver<'a> {
     pub async fn run(mut self) -> Result<Driven, DownloadError> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let before = self.swarm.done_bytes();
+        let before = self.target.done_len();
         if before > 0 {
             self.announce();
         }
@@ -220,7 +218,7 @@ impl<'a> Driver<'a> {
         }
         self.tell_progress();
         Ok(Driven {
-            fetched: self.layout.len() - before,
+            fetched: self.target.done_len().saturating_sub(before),
             sources: self.delivered_by.len(),
             announcement: self.announcement.take(),
         })
@@ -236,8 +234,8 @@ impl<'a> Driver<'a> {
         self.goal.checks.close();
         self.goal.checks.wait().await;
         self.goal.checks.reopen();
-        let growing = Arc::clone(&self.growing);
-        let synced = outcome(&mut Some(spawn_blocking(move || growing.sync()))).await;
+        let target = self.target.clone();
+        let synced = outcome(&mut Some(spawn_blocking(move || target.sync()))).await;
         self.handle_synced(synced)?;
         Ok(self.swarm.is_complete())
     }
@@ -261,9 +259,13 @@ impl<'a> Driver<'a> {
 
     /// Others may have what is here.
     fn announce(&mut self) {
-        if self.downloads.seeds && self.announcement.is_none() {
-            let file = self.wanted.file.clone();
-            self.announcement = Some(self.downloads.announce(file, &self.growing));
+        let Target::Content(growing) = &self.target else {
+            return;
+        };
+        let file = &self.job.wanted.file;
+        let is_published = growing.content() == file.content;
+        if self.downloads.seeds && is_published && self.announcement.is_none() {
+            self.announcement = Some(self.downloads.announce(file.clone(), growing));
         }
     }
 
@@ -286,16 +288,16 @@ impl<'a> Driver<'a> {
         self.next_locate = now + DISK_PAUSE;
         let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
         let reason = explain(error);
-        if !self.wanted.waits && now.saturating_duration_since(since) >= DISK_PATIENCE {
+        if !self.job.wanted.waits && now.saturating_duration_since(since) >= DISK_PATIENCE {
             return Err(DownloadError::Local {
-                path: self.dir.to_owned(),
+                path: self.job.dir.to_owned(),
                 reason,
             });
         }
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         let is_full = full.contains(&error.kind());
         self.trouble = Some(Trouble { since, is_full });
-        let reason = format!("cannot write to {}: {reason}", self.dir.display());
+        let reason = format!("cannot write to {}: {reason}", self.job.dir.display());
         self.tell_waiting(reason, |name, reason| Event::Stuck { name, reason });
         Ok(())
     }
@@ -303,7 +305,7 @@ impl<'a> Driver<'a> {
     /// A full disk is not tried before there is room again.
     fn is_disk_full(&self) -> bool {
         let is_full = self.trouble.as_ref().is_some_and(|trouble| trouble.is_full);
-        is_full && disk::free_space(self.dir).is_ok_and(|free| free < MIN_FREE)
+        is_full && disk::free_space(self.job.dir).is_ok_and(|free| free < MIN_FREE)
     }
 
     /// Asks who has the content, unless that is asked already.
@@ -311,7 +313,7 @@ impl<'a> Driver<'a> {
         if self.is_disk_full() {
             self.next_locate = Instant::now() + DISK_PAUSE;
         } else if self.locating.is_none() {
-            let (control, content) = (self.downloads.control.clone(), self.wanted.file.content);
+            let (control, content) = (self.downloads.control.clone(), self.job.wanted.file.content);
             self.locating = Some(tokio::spawn(
                 async move { holders(&control, content).await },
             ));
@@ -339,7 +341,7 @@ impl<'a> Driver<'a> {
             Some(wait) => self.next_locate = now + wait,
             // An honest one may have been silent for a moment; not for all attempts.
             None if self.knows_only_liars() => return Err(self.give_up()),
-            None if self.wanted.waits => {
+            None if self.job.wanted.waits => {
                 self.next_locate = now + LOCATE_EVERY;
                 let reason = self.last_failure.clone();
                 self.tell_waiting(reason, |name, reason| Event::Waiting { name, reason });
@@ -364,14 +366,14 @@ impl<'a> Driver<'a> {
         }
         self.found = holders.iter().map(|holder| holder.peer).collect();
         holders.retain(|holder| {
-            let is_meant = self.wanted.from.is_none_or(|from| from == holder.peer);
+            let is_meant = self.job.wanted.from.is_none_or(|from| from == holder.peer);
             let may_dial = self
                 .resting
                 .get(&holder.peer)
                 .is_none_or(|until| *until <= now);
             is_meant
                 && may_dial
-                && holder.len == self.layout.len()
+                && holder.len == self.job.wanted.file.len
                 && !self.swarm.is_liar(&holder.peer)
         });
         for holder in holders {
@@ -415,7 +417,7 @@ impl<'a> Driver<'a> {
             Report::Page(page, hashes) => {
                 self.swarm.note_sign(now, &peer);
                 self.pages_asked.remove(&page);
-                match self.growing.insert_page(page, &hashes) {
+                match self.target.insert_page(page, &hashes) {
                     Ok(()) => self.ask_held(now).await,
                     Err(error) => self.drop_liar(peer, &error.to_string()),
                 }
@@ -428,11 +430,15 @@ impl<'a> Driver<'a> {
                 self.delivered_by.insert(peer);
                 self.announce();
                 if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
-                    self.meter.add(now, self.layout.piece_len(piece));
+                    self.meter.add(now, self.target.piece_len(piece));
                     for other in others {
                         self.send(other, Ask::Cancel(piece)).await;
                     }
                 }
+                self.feed(now, peer).await;
+            }
+            Report::Lacks(piece) => {
+                self.swarm.source_lacks(&peer, piece);
                 self.feed(now, peer).await;
             }
             Report::WrongPiece => self.drop_liar(peer, "it sent wrong data"),
@@ -458,8 +464,8 @@ impl<'a> Driver<'a> {
         self.ask_held(now).await;
         self.meter.handle_timeout(now);
         if self.next_sync <= now && self.syncing.is_none() {
-            let growing = Arc::clone(&self.growing);
-            self.syncing = Some(spawn_blocking(move || growing.sync()));
+            let target = self.target.clone();
+            self.syncing = Some(spawn_blocking(move || target.sync()));
         }
         self.tell_progress();
     }
@@ -479,7 +485,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
-        let page = match self.growing.expected(piece) {
+        let page = match self.target.expected(piece) {
             Ok(expected) => return self.send(peer, Ask::Piece(piece, expected)).await,
             Err(page) => page,
         };
@@ -546,7 +552,7 @@ impl<'a> Driver<'a> {
     }
 
     fn give_up(&self) -> DownloadError {
-        let name = self.wanted.file.name.clone();
+        let name = self.job.wanted.file.name.clone();
         let nobody_was_honest = self.swarm.liar_count() > 0 && self.delivered_by.is_empty();
         if nobody_was_honest || self.knows_only_liars() {
             return DownloadError::Corrupt { name };
@@ -563,7 +569,7 @@ impl<'a> Driver<'a> {
 
     fn tell_dropped(&self, user: UserName, reason: String) {
         self.tell(Event::SourceDropped {
-            name: self.wanted.file.name.clone(),
+            name: self.job.wanted.file.name.clone(),
             user,
             reason,
         });
@@ -571,23 +577,23 @@ impl<'a> Driver<'a> {
 
     /// Nothing comes, for this reason: people are told once, until something does.
     fn tell_waiting(&mut self, reason: String, event: fn(FileName, String) -> Event) {
-        self.handle.set_state(State::Waiting(reason.clone()));
+        self.job.handle.set_state(State::Waiting(reason.clone()));
         if !self.is_waiting {
             self.is_waiting = true;
-            self.tell(event(self.wanted.file.name.clone(), reason));
+            self.tell(event(self.job.wanted.file.name.clone(), reason));
         }
     }
 
     fn tell_progress(&self) {
         let progress = Progress {
-            content: self.wanted.file.content,
-            name: self.wanted.file.name.clone(),
-            done: self.swarm.done_bytes(),
-            len: self.layout.len(),
+            content: self.job.wanted.file.content,
+            name: self.job.wanted.file.name.clone(),
+            done: self.job.before + self.target.done_len(),
+            len: self.job.whole,
             rate: self.meter.rate().unwrap_or(0),
             sources: self.swarm.sending_count(),
         };
-        self.handle.note_progress(&progress);
+        self.job.handle.note_progress(&progress);
         self.tell(Event::Progress(progress));
     }
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::store::{Here, Part};
+use super::target::Synced;
 use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, PartialTree, Tree};
 use crate::wire::id::ContentId;
-use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
 use crate::wire::transfer::HashPage;
 
 /// One content of which some pieces are here.
@@ -75,6 +76,18 @@ impl Growing {
         self.state().has.clone()
     }
 
+    /// Bytes that are here.
+    #[must_use]
+    pub fn done_len(&self) -> u64 {
+        let (state, layout) = (self.state(), self.layout());
+        let count = layout.count();
+        let last = count.checked_sub(1).and_then(|last| layout.piece(last));
+        let missing = last
+            .filter(|last| state.has.has(*last))
+            .map_or(0, |last| PIECE_LEN - layout.piece_len(last) as u64);
+        u64::from(state.has.count()) * PIECE_LEN - missing
+    }
+
     /// Is this piece here?
     #[must_use]
     pub fn has(&self, piece: PieceIndex) -> bool {
@@ -122,7 +135,7 @@ impl Growing {
     ///
     /// # Errors
     /// What the system says, and which pieces count no longer: nobody knows whether they reached the disk.
-    pub fn sync(&self) -> Result<(), (io::Error, Vec<PieceIndex>)> {
+    pub fn sync(&self) -> Synced {
         let unsynced = std::mem::take(&mut self.state().unsynced);
         if unsynced.is_empty() {
             return Ok(());

@@ -5,6 +5,7 @@
 //!      └▶ download ─▶ dial ─▶ other peers' uploads; store ─▶ disk
 //! ```
 
+pub mod bundle;
 pub mod changes;
 pub mod connection;
 pub mod control;
@@ -14,6 +15,7 @@ pub mod download;
 pub mod drive;
 pub mod enrol;
 pub mod event;
+pub mod folder;
 pub mod growing;
 pub mod hash_store;
 pub mod hashing;
@@ -27,8 +29,10 @@ pub mod pins;
 pub mod shares;
 pub mod source;
 pub mod store;
+pub mod target;
 pub mod throttle;
 pub mod transfers;
+pub mod unpack;
 pub mod upload;
 pub mod walk;
 pub mod watch;
@@ -68,7 +72,7 @@ use self::watch::Watch;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
-use crate::wire::control::{Holder, PeerEntry, Publication};
+use crate::wire::control::{Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::id::{ContentId, Fingerprint, PeerId};
 use crate::wire::text::{FileName, UserName};
 
@@ -139,6 +143,8 @@ pub struct Downloaded {
     pub path: PathBuf,
     /// Name, id and length.
     pub file: Publication,
+    /// What is in it.
+    pub contents: Contents,
     /// Bytes that came from others now; the rest was here.
     pub fetched: u64,
     /// How long it took.
@@ -383,6 +389,16 @@ impl Peer {
         handle: &Handle,
     ) -> Result<Downloaded, DownloadError> {
         let _place = handle.place().await;
+        if wanted.file.kind == PublicationKind::Folder {
+            let downloaded = self.0.downloads.fetch_folder(wanted, dir, handle).await?;
+            if self.0.settings.seed {
+                let (keeper, path) = (self.0.keeper.clone(), downloaded.path.clone());
+                let name = downloaded.file.name.clone();
+                // Nobody waits for it: all of it is hashed once more.
+                tokio::spawn(async move { keeper.share(&path, Some(name)).await });
+            }
+            return Ok(downloaded);
+        }
         let Fetched {
             downloaded,
             tree,

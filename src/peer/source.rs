@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -15,14 +14,14 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
-use super::growing::Growing;
 use super::membership::Membership;
+use super::target::{Target, Verdict};
 use super::throttle::{Place, Throttle};
-use crate::crypto::content::{Hash, hash_piece};
+use crate::crypto::content::Hash;
 use crate::wire::control::Holder;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
-use crate::wire::transfer::{Frame, HashPage, Wanted};
+use crate::wire::transfer::{Frame, HashPage};
 
 /// The number of the one file on a connection of ours.
 const FILE: u32 = 0;
@@ -61,6 +60,8 @@ pub enum Report {
     Sign,
     /// A piece came, is right and on disk.
     Piece(PieceIndex),
+    /// It has not all of this piece.
+    Lacks(PieceIndex),
     /// A piece came and is wrong.
     WrongPiece,
     /// A piece came that cannot be written to disk.
@@ -75,7 +76,7 @@ pub struct Goal {
     /// What we greet with.
     pub membership: Membership,
     /// What is wanted, and where it goes.
-    pub growing: Arc<Growing>,
+    pub target: Target,
     /// How fast it may come.
     pub throttle: Throttle,
     /// Pieces on their way to the disk, also those of sources that are gone.
@@ -101,7 +102,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         .map_err(|error| error.to_string())?;
     let mut source = Source {
         peer: holder.peer,
-        layout: goal.growing.layout(),
+        layout: goal.target.layout(),
         place: goal.throttle.place(holder.peer),
         goal,
         writer,
@@ -129,7 +130,7 @@ struct Assembly {
 struct Verified {
     piece: PieceIndex,
     bytes: Vec<u8>,
-    result: io::Result<bool>,
+    result: io::Result<Verdict>,
 }
 
 struct Source {
@@ -190,23 +191,23 @@ impl Source {
         self.writer
             .send(&Frame::Open {
                 file: FILE,
-                content: self.goal.growing.content(),
+                content: self.goal.target.content(),
             })
             .await?;
-        let layout = self.layout;
+        let target = self.goal.target.clone();
         let answer = timeout(OPEN_TIME, reader.next())
             .await
             .map_err(|_| ConnectionError::Silent)??;
         let has = match answer {
-            Some(Frame::Opened { opened, .. }) if opened.len != layout.len() => {
+            Some(Frame::Opened { opened, .. }) if opened.len != target.opened_len() => {
                 return Err(ConnectionError::Violation(
                     "another length than it published",
                 ));
             }
-            Some(Frame::Opened { opened, .. }) => match opened.pieces {
-                None => Bitfield::full(layout),
-                Some(pieces) => Bitfield::from_bytes(layout, &pieces.0)?,
-            },
+            Some(Frame::Opened { opened, .. }) => {
+                let bits = opened.pieces.as_ref().map(|pieces| pieces.0.as_slice());
+                target.pieces_at(bits)?
+            }
             Some(Frame::Absent { .. }) | None => return Ok(false),
             Some(_) => return Err(ConnectionError::Violation("an answer to no question")),
         };
@@ -232,17 +233,15 @@ impl Source {
                         bytes: Vec::new(),
                     },
                 );
-                let wanted = Wanted {
-                    file: FILE,
-                    candidates: vec![piece.get()],
-                };
-                self.writer.send(&Frame::Request { request, wanted }).await
+                let frame = self.goal.target.ask(FILE, request, piece);
+                self.writer.send(&frame).await
             }
             Ask::Cancel(piece) => {
                 let begun = self.begun.iter().filter(|(_, begun)| begun.piece == piece);
                 for request in begun.map(|(request, _)| *request).collect::<Vec<_>>() {
                     self.begun.remove(&request);
-                    self.cancelled.insert(request, self.layout.piece_len(piece));
+                    self.cancelled
+                        .insert(request, self.goal.target.piece_len(piece));
                     self.writer.send(&Frame::Cancel { request }).await?;
                 }
                 while self.cancelled.len() > MAX_CANCELLED {
@@ -314,15 +313,16 @@ impl Source {
             .values()
             .filter(|begun| !begun.bytes.is_empty())
             .count();
-        let layout = self.layout;
+        let target = &self.goal.target;
         let assembly = self
             .begun
             .get_mut(&request)
             .ok_or(ConnectionError::Violation("a piece nobody asked for"))?;
-        let len = layout.piece_len(assembly.piece);
-        if offset != layout.offset(assembly.piece) + assembly.bytes.len() as u64
+        let len = target.piece_len(assembly.piece);
+        let ends_early = is_last && target.may_end_early();
+        if offset != target.offset(assembly.piece) + assembly.bytes.len() as u64
             || assembly.bytes.len() + chunk.len() > len
-            || chunk.is_empty()
+            || chunk.is_empty() && !ends_early
         {
             return Err(ConnectionError::Violation("a chunk that does not fit"));
         }
@@ -337,13 +337,14 @@ impl Source {
         assembly.bytes.extend_from_slice(chunk);
         match (is_last, assembly.bytes.len() == len) {
             (true, true) => Ok(self.begun.remove(&request)),
+            (true, false) if ends_early => Ok(self.begun.remove(&request)),
             (false, false) => Ok(None),
             _ => Err(ConnectionError::Violation("a piece of another length")),
         }
     }
 
     fn verify(&mut self, assembly: Assembly) {
-        let growing = Arc::clone(&self.goal.growing);
+        let target = self.goal.target.clone();
         let running = self.goal.checks.token();
         self.verifying.spawn_blocking(move || {
             let _running = running;
@@ -352,16 +353,11 @@ impl Source {
                 expected,
                 bytes,
             } = assembly;
-            let is_right = hash_piece(growing.layout(), piece, &bytes) == expected;
-            let written = if is_right {
-                growing.put(piece, &bytes, &expected)
-            } else {
-                Ok(())
-            };
+            let result = target.put(piece, &bytes, &expected);
             Verified {
                 piece,
                 bytes,
-                result: written.map(|()| is_right),
+                result,
             }
         });
     }
@@ -374,8 +370,9 @@ impl Source {
         } = verified;
         self.spare.push(bytes);
         self.report(match result {
-            Ok(true) => Report::Piece(piece),
-            Ok(false) => Report::WrongPiece,
+            Ok(Verdict::Right) => Report::Piece(piece),
+            Ok(Verdict::Wrong) => Report::WrongPiece,
+            Ok(Verdict::Short) => Report::Lacks(piece),
             Err(error) => Report::Disk(piece, error),
         })
         .await;

@@ -231,6 +231,23 @@ impl Partial {
         self.ending = Ending::IsDiscarded;
     }
 
+    /// Gives the file the name `path`, where nothing is. Blocking. It is not made durable. May be tried again.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn finish_as(&mut self, path: &Path) -> Result<(), StoreError> {
+        if self.ending == Ending::IsFinished {
+            return Ok(());
+        }
+        let hidden = self.dir.join(format!("{}{PART_SUFFIX}", self.stem));
+        disk::rename_new(&hidden, path).map_err(|error| StoreError {
+            path: path.to_owned(),
+            reason: explain(&error),
+        })?;
+        self.ending = Ending::IsFinished;
+        Ok(())
+    }
+
     /// Makes the file durable and gives it its name: `prefix` and `name`, or with a number behind it when
     /// that is taken. Blocking. May be tried again after it failed.
     ///
@@ -241,15 +258,16 @@ impl Partial {
             path: path.to_owned(),
             reason: explain(error),
         };
+        disk::make_public(&self.part.file, 0o666);
         self.part
             .file
             .sync_all()
             .map_err(|error| fail(&self.dir, &error))?;
-        let hidden = format!("{}{PART_SUFFIX}", self.stem);
+        let hidden = self.dir.join(format!("{}{PART_SUFFIX}", self.stem));
         for copy in 1..=MAX_COPIES {
             let name = safe_file_name(prefix, name.as_str(), copy);
             let path = self.dir.join(&name);
-            match disk::rename_new(&self.dir, &hidden, &name) {
+            match disk::rename_new(&hidden, &path) {
                 Ok(()) => {
                     self.ending = Ending::IsFinished;
                     disk::sync_dir(&self.dir).map_err(|error| fail(&self.dir, &error))?;
@@ -281,7 +299,8 @@ impl Drop for Partial {
 }
 
 /// Name of the hidden files of a content: the same in each run, so that the next one finds them.
-fn hidden_stem(content: ContentId, number: u32) -> String {
+#[must_use]
+pub fn hidden_stem(content: ContentId, number: u32) -> String {
     let digits = &content.to_hex()[..HIDDEN_DIGITS];
     if number == 1 {
         format!("{HIDDEN_PREFIX}{digits}")

@@ -5,13 +5,14 @@
 //! wait for the disk.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
+use super::bundle::{Bundle, FRAME_OVERHEAD, Unfolded, Unserved};
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::growing::{Growing, Nursery};
 use super::shares::{Gone, Serving, Shares};
@@ -21,7 +22,9 @@ use crate::wire::frame::FRAME_HEAD_LEN;
 use crate::wire::id::{ContentId, PeerId};
 use crate::wire::packet::{FRAME_HEADER_LEN, TAG_LEN};
 use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
-use crate::wire::transfer::{Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, chunk_head};
+use crate::wire::transfer::{
+    Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, WantedFiles, chunk_head,
+};
 use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
 
 /// Bytes that are read, sealed and written at a time: what a connection that is never read from holds, twice.
@@ -30,7 +33,6 @@ const MAX_RUN_LEN: usize = 4 * MAX_CHUNK_LEN;
 const RUNS_PER_S: u64 = 16;
 /// Pieces that came meanwhile are told this often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_HEAD_LEN + TAG_LEN;
 
 /// What can be served, and how fast; cheap to clone.
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ enum Command {
     Open { file: u32, content: ContentId },
     Hashes { file: u32, page: HashPage },
     Piece { request: u32, wanted: Wanted },
+    Files { request: u32, wanted: WantedFiles },
     Cancel { request: u32 },
     Close { file: u32 },
     Pong,
@@ -97,6 +100,7 @@ async fn read_commands(
             Frame::Open { file, content } => Command::Open { file, content },
             Frame::AskHashes { file, page } => Command::Hashes { file, page },
             Frame::Request { request, wanted } => Command::Piece { request, wanted },
+            Frame::AskFiles { request, wanted } => Command::Files { request, wanted },
             Frame::Cancel { request } => Command::Cancel { request },
             Frame::Close { file } => Command::Close { file },
             Frame::Opened { .. }
@@ -169,6 +173,8 @@ struct File {
     sent: HashMap<PieceIndex, u32>,
     /// What the other side knows that we have; absent when that is everything.
     told: Option<Told>,
+    /// Its files and runs, once it proved to be a folder's listing.
+    unfolded: Arc<OnceLock<Unfolded>>,
 }
 
 struct Told {
@@ -185,11 +191,20 @@ struct Upload {
     commands: mpsc::Receiver<Command>,
 }
 
-/// A piece that is asked for, and how much of it was sent.
+/// What is asked for.
 struct Job {
     request: u32,
-    wanted: Wanted,
-    begun: Option<Begun>,
+    file: u32,
+    task: Task,
+}
+
+enum Task {
+    /// One of these pieces.
+    Piece(Wanted),
+    /// A piece, and how much of it was sent.
+    Rest(Begun),
+    /// A run of small files.
+    Files(u32),
 }
 
 #[derive(Clone, Copy)]
@@ -202,7 +217,7 @@ struct Begun {
 struct Prepared {
     sealer: FrameSealer,
     frames: Vec<u8>,
-    result: Result<(), Gone>,
+    result: Result<(), Unserved>,
     file: u32,
 }
 
@@ -310,36 +325,59 @@ impl Upload {
         buffer: Vec<u8>,
     ) -> Result<Option<JoinHandle<Prepared>>, ConnectionError> {
         let run_len = self.run_len();
-        while let Some(job) = self.queue.front_mut() {
+        while let Some(Job {
+            request,
+            file: number,
+            task,
+        }) = self.queue.pop_front()
+        {
             // A file that was closed meanwhile: its requests are moot.
-            let Some(file) = self.files.get_mut(&job.wanted.file) else {
-                self.queue.pop_front();
+            let Some(file) = self.files.get_mut(&number) else {
                 continue;
             };
-            let begun = match job.begun {
-                Some(begun) => begun,
-                None => Begun {
-                    piece: file.choose(&job.wanted)?,
+            let begun = match task {
+                Task::Piece(wanted) => Begun {
+                    piece: file.choose(&wanted)?,
                     sent: 0,
                 },
+                Task::Rest(begun) => begun,
+                Task::Files(run) => {
+                    let Some(sealer) = self.writer.lend_sealer() else {
+                        return Err(ConnectionError::Violation("a stream that was ended"));
+                    };
+                    let Origin::Whole(listing) = &file.origin else {
+                        return Err(ConnectionError::Violation("a run of what is not here"));
+                    };
+                    let bundle = Bundle {
+                        shares: self.offers.shares.clone(),
+                        listing: Arc::clone(listing),
+                        unfolded: Arc::clone(&file.unfolded),
+                        request,
+                        run,
+                    };
+                    let job = move || prepare(sealer, buffer, number, |s, f| bundle.fill(s, f));
+                    return Ok(Some(spawn_blocking(job)));
+                }
             };
             let Some(sealer) = self.writer.lend_sealer() else {
                 return Err(ConnectionError::Violation("a stream that was ended"));
             };
             let run = Run {
                 origin: file.origin.clone(),
-                file: job.wanted.file,
-                request: job.request,
+                request,
                 begun,
                 max_len: run_len,
             };
             let sent = begun.sent + run_len;
             if sent < file.origin.layout().piece_len(begun.piece) {
-                job.begun = Some(Begun { sent, ..begun });
-            } else {
-                self.queue.pop_front();
+                self.queue.push_front(Job {
+                    request,
+                    file: number,
+                    task: Task::Rest(Begun { sent, ..begun }),
+                });
             }
-            return Ok(Some(spawn_blocking(move || run.prepare(sealer, buffer))));
+            let job = move || prepare(sealer, buffer, number, |s, f| run.fill(s, f));
+            return Ok(Some(spawn_blocking(job)));
         }
         Ok(None)
     }
@@ -356,12 +394,15 @@ impl Upload {
             file,
         } = prepared.map_err(unsealed)?;
         self.writer.return_sealer(sealer);
-        if result == Err(Gone) {
-            self.files.remove(&file);
-            self.writer.send(&Frame::Absent { file }).await?;
-            return Ok(None);
+        match result {
+            Ok(()) => Ok(Some(frames)),
+            Err(Unserved::Gone) => {
+                self.files.remove(&file);
+                self.writer.send(&Frame::Absent { file }).await?;
+                Ok(None)
+            }
+            Err(Unserved::Violation(rule)) => Err(ConnectionError::Violation(rule)),
         }
-        Ok(Some(frames))
     }
 
     /// Frames must leave in the order in which they were sealed.
@@ -378,13 +419,16 @@ impl Upload {
         ready: &mut Option<Vec<u8>>,
     ) -> Result<(), ConnectionError> {
         match command {
-            Command::Piece { request, wanted } => {
-                self.queue.push_back(Job {
-                    request,
-                    wanted,
-                    begun: None,
-                });
-            }
+            Command::Piece { request, wanted } => self.queue.push_back(Job {
+                request,
+                file: wanted.file,
+                task: Task::Piece(wanted),
+            }),
+            Command::Files { request, wanted } => self.queue.push_back(Job {
+                request,
+                file: wanted.file,
+                task: Task::Files(wanted.run),
+            }),
             Command::Cancel { request } => self.queue.retain(|job| job.request != request),
             Command::Close { file } => {
                 self.files.remove(&file);
@@ -434,6 +478,7 @@ impl Upload {
                 origin,
                 sent: HashMap::new(),
                 told,
+                unfolded: Arc::default(),
             },
         );
         self.writer.send(&Frame::Opened { file, opened }).await
@@ -479,28 +524,32 @@ impl File {
     }
 }
 
+/// Reads and seals what is to be sent next. Blocking.
+fn prepare(
+    mut sealer: FrameSealer,
+    mut frames: Vec<u8>,
+    file: u32,
+    fill: impl FnOnce(&mut FrameSealer, &mut Vec<u8>) -> Result<(), Unserved>,
+) -> Prepared {
+    let result = fill(&mut sealer, &mut frames);
+    Prepared {
+        sealer,
+        frames,
+        result,
+        file,
+    }
+}
+
 /// Frames of one piece that are read and sealed together.
 struct Run {
     origin: Origin,
-    file: u32,
     request: u32,
     begun: Begun,
     max_len: usize,
 }
 
 impl Run {
-    /// Blocking.
-    fn prepare(self, mut sealer: FrameSealer, mut frames: Vec<u8>) -> Prepared {
-        let result = self.fill(&mut sealer, &mut frames);
-        Prepared {
-            sealer,
-            frames,
-            result,
-            file: self.file,
-        }
-    }
-
-    fn fill(&self, sealer: &mut FrameSealer, frames: &mut Vec<u8>) -> Result<(), Gone> {
+    fn fill(&self, sealer: &mut FrameSealer, frames: &mut Vec<u8>) -> Result<(), Unserved> {
         let layout = self.origin.layout();
         let Begun { piece, sent } = self.begun;
         let left = layout.piece_len(piece).saturating_sub(sent);

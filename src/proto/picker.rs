@@ -43,6 +43,11 @@ impl Picker {
         self.change_copy(piece, |copies| copies.saturating_add(1));
     }
 
+    /// A source does not have this piece after all.
+    pub fn remove_copy(&mut self, piece: PieceIndex) {
+        self.change_copy(piece, |copies| copies.saturating_sub(1));
+    }
+
     /// A source went that had these pieces.
     pub fn remove_copies(&mut self, pieces: &Bitfield) {
         self.change_copies(pieces, |copies| copies.saturating_sub(1));

@@ -161,6 +161,17 @@ impl Swarm {
         }
     }
 
+    /// A source does not have this piece after all.
+    pub fn source_lacks(&mut self, peer: &PeerId, piece: PieceIndex) {
+        if let Some(source) = self.sources.get_mut(peer)
+            && source.has.remove(piece)
+        {
+            self.picker.remove_copy(piece);
+            source.forget(piece);
+            self.release(*peer, piece);
+        }
+    }
+
     /// A source is gone; what it owed is free again.
     pub fn remove_source(&mut self, peer: &PeerId) {
         let Some(source) = self.sources.remove(peer) else {

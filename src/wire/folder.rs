@@ -12,11 +12,13 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::MAX_FILE_LEN;
 use super::codec::{DecodeError, take};
 use super::id::ContentId;
+use super::pieces::PIECE_LEN;
 use super::text::safe;
 
 const MAGIC: [u8; 8] = *b"p2pfsdir";
@@ -34,6 +36,11 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_PATH_LEN: usize = 3072;
 /// Longest component of a path, in bytes.
 pub const MAX_COMPONENT_LEN: usize = 255;
+
+/// Most bytes of a run of small files; a larger file travels alone, by its pieces.
+pub const MAX_RUN_LEN: u64 = PIECE_LEN;
+/// Most files of a run.
+pub const MAX_RUN_FILES: usize = 1024;
 
 /// Nanoseconds of a second.
 const NANOS: u32 = 1_000_000_000;
@@ -153,6 +160,28 @@ pub struct Entry {
     pub node: Node,
 }
 
+impl Entry {
+    /// The file, if it travels in a run. Empty ones need not travel.
+    #[must_use]
+    pub fn small_file(&self) -> Option<&FileEntry> {
+        match &self.node {
+            Node::File(file) if (1..=MAX_RUN_LEN).contains(&file.len) => Some(file),
+            Node::File(_) | Node::EmptyFolder => None,
+        }
+    }
+}
+
+/// Small files that travel together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The entries among which they are.
+    pub entries: Range<usize>,
+    /// How many they are.
+    pub files: usize,
+    /// Bytes of them all.
+    pub len: u64,
+}
+
 /// All that lies in a folder, in the order of the paths.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Listing {
@@ -197,6 +226,37 @@ impl Listing {
     #[must_use]
     pub const fn total_len(&self) -> u64 {
         self.total
+    }
+
+    /// The runs in which its small files travel, in order: each as many as fit.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let Some(file) = entry.small_file() else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some(run) if run.files < MAX_RUN_FILES && run.len + file.len <= MAX_RUN_LEN => {
+                    run.entries.end = index + 1;
+                    run.files += 1;
+                    run.len += file.len;
+                }
+                _ => runs.push(Run {
+                    entries: index..index + 1,
+                    files: 1,
+                    len: file.len,
+                }),
+            }
+        }
+        runs
+    }
+
+    /// The files of a run, each with its number among the entries.
+    pub fn files_of(&self, run: &Run) -> impl Iterator<Item = (usize, &FileEntry)> {
+        let entries = self.entries.iter().enumerate();
+        let entries = entries.take(run.entries.end).skip(run.entries.start);
+        entries.filter_map(|(index, entry)| Some((index, entry.small_file()?)))
     }
 
     /// The bytes whose hash is the folder's id.
@@ -544,6 +604,25 @@ mod tests {
                 },
             })
         })
+    }
+
+    #[test]
+    fn small_files_travel_in_runs_that_hold_each_of_them_once() {
+        let mut entries: Vec<_> = (0..3000).map(|n| file(&format!("{n:04}"), 300)).collect();
+        entries.extend([file("0500a", 0), file("1500a", 2 << 20), empty("2500a")]);
+        entries.extend((0..3).map(|n| file(&format!("large/{n}"), 600 << 10)));
+        let listing = Listing::new(entries).unwrap();
+        let runs = listing.runs();
+        let mut held = Vec::new();
+        for run in &runs {
+            let files: Vec<_> = listing.files_of(run).collect();
+            assert_eq!(files.len(), run.files);
+            assert_eq!(files.iter().map(|(_, file)| file.len).sum::<u64>(), run.len);
+            assert!(run.len <= MAX_RUN_LEN && run.files <= MAX_RUN_FILES);
+            held.extend(files.into_iter().map(|(index, _)| index));
+        }
+        assert!(held.is_sorted() && held.len() == 3003, "{}", held.len());
+        assert_eq!(runs.len(), 3 + 2, "by number, then by length");
     }
 
     proptest! {

@@ -22,6 +22,7 @@ const KIND_CHUNK: u8 = 0x16;
 const KIND_CANCEL: u8 = 0x17;
 const KIND_HAVE: u8 = 0x18;
 const KIND_CLOSE: u8 = 0x19;
+const KIND_ASK_FILES: u8 = 0x1a;
 
 /// Bit of a chunk's flags: the piece ends here.
 const FLAG_LAST_CHUNK: u8 = 1;
@@ -86,6 +87,14 @@ pub enum Frame<'a> {
         /// The bytes, at most 64 KiB.
         bytes: &'a [u8],
     },
+    /// Downloader: send a run of small files of a folder, one behind the other. They come as chunks whose
+    /// offsets count from the first file on; a run that ends early lacks the files behind its end.
+    AskFiles {
+        /// Number of the request, free again when the run is complete.
+        request: u32,
+        /// Which files.
+        wanted: WantedFiles,
+    },
     /// Downloader: no longer wanted. What is on the way still comes.
     Cancel {
         /// The request meant.
@@ -147,6 +156,15 @@ pub struct Wanted {
     pub candidates: Vec<u32>,
 }
 
+/// The body of ASK_FILES.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WantedFiles {
+    /// Number of the folder's listing on this connection.
+    pub file: u32,
+    /// Number of the run, as `Listing::runs` counts them.
+    pub run: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Pieces(#[serde(deserialize_with = "codec::list::<MAX_HAVE, _, _>")] Vec<u32>);
 
@@ -205,6 +223,10 @@ impl<'a> Frame<'a> {
             } => {
                 out.extend(chunk_head(*request, *offset, *is_last).to_bytes());
                 out.extend_from_slice(bytes);
+            }
+            Self::AskFiles { request, wanted } => {
+                out.extend(head(KIND_ASK_FILES, *request, 0));
+                codec::encode(wanted, out);
             }
             Self::Cancel { request } => out.extend(head(KIND_CANCEL, *request, 0)),
             Self::Have { file, pieces } => {
@@ -269,6 +291,10 @@ impl<'a> Frame<'a> {
                     bytes: body,
                 }
             }
+            KIND_ASK_FILES => Self::AskFiles {
+                request: id,
+                wanted: codec::decode(body)?,
+            },
             KIND_CANCEL => Self::Cancel { request: id },
             KIND_HAVE => Self::Have {
                 file: id,
@@ -363,6 +389,10 @@ mod tests {
                 offset: 0,
                 is_last: false,
                 bytes: &[0; MAX_CHUNK_LEN],
+            },
+            Frame::AskFiles {
+                request: 2,
+                wanted: WantedFiles { file: 1, run: 7 },
             },
             Frame::Cancel { request: 2 },
             Frame::Have {

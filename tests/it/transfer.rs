@@ -362,13 +362,11 @@ fn row_68_rights_of_the_source_are_not_taken_over() {
             .status
             .success()
     );
-    let mode = out
-        .join("downloaded_tool")
-        .metadata()
-        .unwrap()
-        .permissions()
-        .mode();
+    fs::write(out.join("plain"), "").unwrap();
+    let mode = |name| out.join(name).metadata().unwrap().permissions().mode();
+    let (mode, plain) = (mode("downloaded_tool"), mode("plain"));
     assert_eq!(mode & 0o7111, 0, "{mode:o}");
+    assert_eq!(mode, plain, "as any other new file of the user");
 }
 
 /// Turns a bit of a shared file without a trace in its times, and through another name, so that nobody

@@ -1,0 +1,194 @@
+//! What one swarm fetches: a content by its pieces, or the small files of a folder by runs.
+
+use std::io;
+use std::sync::Arc;
+
+use super::growing::Growing;
+use super::unpack::Unpacking;
+use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, hash_piece};
+use crate::wire::id::ContentId;
+use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::transfer::{Frame, HashPage, Wanted, WantedFiles};
+
+/// Shared by the download and its sources.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A content, by its pieces.
+    Content(Arc<Growing>),
+    /// The small files of a folder. To the swarm, each run is a piece.
+    Folder(Arc<Unpacking>),
+}
+
+/// What became of something that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is right, and written.
+    Right,
+    /// It is not what was asked for.
+    Wrong,
+    /// It is right as far as it goes: the source has the rest no longer.
+    Short,
+}
+
+/// Whether what was made durable is so; if not, why, and which pieces count no longer.
+pub type Synced = Result<(), (io::Error, Vec<PieceIndex>)>;
+
+impl Target {
+    /// What is opened at a source.
+    #[must_use]
+    pub fn content(&self) -> ContentId {
+        match self {
+            Self::Content(growing) => growing.content(),
+            Self::Folder(folder) => folder.content(),
+        }
+    }
+
+    /// The length of what is opened at a source, in bytes.
+    #[must_use]
+    pub fn opened_len(&self) -> u64 {
+        match self {
+            Self::Content(growing) => growing.layout().len(),
+            Self::Folder(folder) => folder.listing_len(),
+        }
+    }
+
+    /// The pieces as the swarm counts them.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        match self {
+            Self::Content(growing) => growing.layout(),
+            Self::Folder(folder) => folder.layout(),
+        }
+    }
+
+    /// The pieces that are here.
+    #[must_use]
+    pub fn here(&self) -> Bitfield {
+        match self {
+            Self::Content(growing) => growing.here(),
+            Self::Folder(folder) => folder.here(),
+        }
+    }
+
+    /// Bytes that are here.
+    #[must_use]
+    pub fn done_len(&self) -> u64 {
+        match self {
+            Self::Content(growing) => growing.done_len(),
+            Self::Folder(folder) => folder.done_len(),
+        }
+    }
+
+    /// Which pieces a source has that told `bits` of it; all of them when it told none.
+    ///
+    /// # Errors
+    /// When the bits do not fit.
+    pub fn pieces_at(
+        &self,
+        bits: Option<&[u8]>,
+    ) -> Result<Bitfield, crate::wire::codec::DecodeError> {
+        match (self, bits) {
+            (_, None) => Ok(Bitfield::full(self.layout())),
+            (Self::Content(growing), Some(bits)) => Bitfield::from_bytes(growing.layout(), bits),
+            // Who has parts of a listing has no files of it.
+            (Self::Folder(folder), Some(_)) => Ok(Bitfield::empty(folder.layout())),
+        }
+    }
+
+    /// Bytes of a piece.
+    #[must_use]
+    pub fn piece_len(&self, piece: PieceIndex) -> usize {
+        match self {
+            Self::Content(growing) => growing.layout().piece_len(piece),
+            Self::Folder(folder) => folder.run_len(piece),
+        }
+    }
+
+    /// Where the chunks of a piece begin to count.
+    #[must_use]
+    pub fn offset(&self, piece: PieceIndex) -> u64 {
+        match self {
+            Self::Content(growing) => growing.layout().offset(piece),
+            Self::Folder(_) => 0,
+        }
+    }
+
+    /// May an answer end before its piece does?
+    #[must_use]
+    pub const fn may_end_early(&self) -> bool {
+        matches!(self, Self::Folder(_))
+    }
+
+    /// Asks for a piece of what was opened as `file`.
+    #[must_use]
+    pub fn ask(&self, file: u32, request: u32, piece: PieceIndex) -> Frame<'static> {
+        match self {
+            Self::Content(_) => Frame::Request {
+                request,
+                wanted: Wanted {
+                    file,
+                    candidates: vec![piece.get()],
+                },
+            },
+            Self::Folder(_) => Frame::AskFiles {
+                request,
+                wanted: WantedFiles {
+                    file,
+                    run: piece.get(),
+                },
+            },
+        }
+    }
+
+    /// The hash that `piece` must have, or the page to fetch before that is known.
+    ///
+    /// # Errors
+    /// The page.
+    pub fn expected(&self, piece: PieceIndex) -> Result<Hash, HashPage> {
+        match self {
+            Self::Content(growing) => growing.expected(piece),
+            // Its files prove themselves, one by one.
+            Self::Folder(_) => Ok([0; HASH_LEN]),
+        }
+    }
+
+    /// Takes a page of hashes over when it proves itself.
+    ///
+    /// # Errors
+    /// When it does not, or belongs to nothing here.
+    pub fn insert_page(&self, page: HashPage, hashes: &[u8]) -> Result<(), ForeignPage> {
+        match self {
+            Self::Content(growing) => growing.insert_page(page, hashes),
+            Self::Folder(_) => Err(ForeignPage),
+        }
+    }
+
+    /// Checks and writes what came of a piece. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put(&self, piece: PieceIndex, bytes: &[u8], expected: &Hash) -> io::Result<Verdict> {
+        match self {
+            Self::Content(growing) => {
+                if hash_piece(growing.layout(), piece, bytes) != *expected {
+                    return Ok(Verdict::Wrong);
+                }
+                growing.put(piece, bytes, expected)?;
+                Ok(Verdict::Right)
+            }
+            Self::Folder(folder) => folder.put(piece, bytes),
+        }
+    }
+
+    /// Makes durable what came. Blocking.
+    ///
+    /// # Errors
+    /// What the system says, and which pieces count no longer.
+    pub fn sync(&self) -> Synced {
+        match self {
+            Self::Content(growing) => growing.sync(),
+            // A folder is synced as a whole, when all of it is here.
+            Self::Folder(_) => Ok(()),
+        }
+    }
+}
