@@ -2,8 +2,10 @@
 //!
 //! Among equally rare pieces the order goes round the file from a place of its own for each download: so
 //! that a crowd of downloaders does not ask one seeder for the same pieces, and disks read ahead.
-
-use std::collections::BTreeSet;
+//!
+//! Pieces are bits, one set for each rarity, so that a choice costs a few words even where a crowd of sources
+//! has little to offer. What a source has that has everything makes no piece rarer than another: it is not
+//! counted.
 
 use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
 
@@ -12,10 +14,26 @@ use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
 pub struct Picker {
     layout: Layout,
     start: u32,
-    /// How many sources have each piece.
+    /// How many of the sources that came with a part have each piece, by distance from the start.
     copies: Vec<u16>,
-    /// By rarity, then by distance from the start.
-    free: BTreeSet<(u16, u32)>,
+    /// Those that nobody was asked for, by their copies.
+    free: Vec<Set>,
+    free_count: usize,
+}
+
+/// What one source has.
+#[derive(Debug)]
+pub struct Stock {
+    pieces: Set,
+    is_counted: bool,
+}
+
+/// Pieces by their distance from the start.
+#[derive(Debug, Clone)]
+struct Set {
+    words: Vec<u64>,
+    /// All words before this one are empty.
+    first: usize,
 }
 
 impl Picker {
@@ -23,24 +41,41 @@ impl Picker {
     #[must_use]
     pub fn new(layout: Layout, random: u32) -> Self {
         let count = layout.count();
-        let start = if count == 0 { 0 } else { random % count };
-        let free = (0..count).map(|distance| (0, distance)).collect();
         Self {
             layout,
-            start,
+            start: if count == 0 { 0 } else { random % count },
             copies: vec![0; count as usize],
-            free,
+            free: vec![Set::full(count as usize)],
+            free_count: count as usize,
         }
     }
 
     /// A source came that has these pieces.
-    pub fn add_copies(&mut self, pieces: &Bitfield) {
-        self.change_copies(pieces, |copies| copies.saturating_add(1));
+    #[must_use]
+    pub fn add_stock(&mut self, pieces: &Bitfield) -> Stock {
+        let count = self.copies.len();
+        if pieces.is_full() {
+            return Stock {
+                pieces: Set::full(count),
+                is_counted: false,
+            };
+        }
+        let mut stock = Stock {
+            pieces: Set::empty(count),
+            is_counted: true,
+        };
+        for piece in pieces.iter() {
+            self.add_piece(&mut stock, piece);
+        }
+        stock
     }
 
     /// A source has this piece, too.
-    pub fn add_copy(&mut self, piece: PieceIndex) {
-        self.change_copy(piece, |copies| copies.saturating_add(1));
+    pub fn add_piece(&mut self, stock: &mut Stock, piece: PieceIndex) {
+        let at = self.distance(piece);
+        if stock.pieces.insert(at) {
+            self.change_copies(at, |copies| copies.saturating_add(1));
+        }
     }
 
     /// A source does not have this piece after all.
@@ -49,66 +84,139 @@ impl Picker {
     }
 
     /// A source went that had these pieces.
-    pub fn remove_copies(&mut self, pieces: &Bitfield) {
-        self.change_copies(pieces, |copies| copies.saturating_sub(1));
+    pub fn remove_stock(&mut self, stock: &Stock) {
+        if !stock.is_counted {
+            return;
+        }
+        for at in (0..self.copies.len()).filter(|at| stock.pieces.has(*at)) {
+            self.change_copies(at, |copies| copies.saturating_sub(1));
+        }
+    }
+
+    /// Has the source this piece?
+    #[must_use]
+    pub fn is_in(&self, stock: &Stock, piece: PieceIndex) -> bool {
+        stock.pieces.has(self.distance(piece))
     }
 
     /// Takes the best piece that a source with these pieces can be asked for.
-    pub fn take(&mut self, pieces: &Bitfield) -> Option<PieceIndex> {
-        let key = *self
-            .free
-            .iter()
-            .find(|(_, distance)| pieces.has(self.piece_at(*distance)))?;
-        self.free.remove(&key);
-        Some(self.piece_at(key.1))
+    pub fn take(&mut self, stock: &Stock) -> Option<PieceIndex> {
+        let mut sets = self.free.iter_mut();
+        let at = sets.find_map(|set| set.take_first(&stock.pieces))?;
+        self.free_count -= 1;
+        Some(self.piece_at(at))
     }
 
     /// A piece that was taken is free again.
     pub fn put_back(&mut self, piece: PieceIndex) {
-        self.free.insert(self.key(piece));
+        let at = self.distance(piece);
+        self.free_count += usize::from(self.free_like(at).insert(at));
     }
 
     /// A piece is here; it is not asked for again.
     pub fn remove(&mut self, piece: PieceIndex) {
-        self.free.remove(&self.key(piece));
+        let at = self.distance(piece);
+        self.free_count -= usize::from(self.free_like(at).remove(at));
     }
 
-    /// Are there pieces that nobody was asked for?
+    /// Are there no pieces that nobody was asked for?
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.free.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.free_count == 0
     }
 
-    fn change_copies(&mut self, pieces: &Bitfield, change: impl Fn(u16) -> u16) {
-        for piece in pieces.iter() {
-            self.change_copy(piece, &change);
-        }
-    }
-
-    fn change_copy(&mut self, piece: PieceIndex, change: impl Fn(u16) -> u16) {
-        let was_free = self.free.remove(&self.key(piece));
-        self.copies[piece.as_usize()] = change(self.copies[piece.as_usize()]);
+    fn change_copies(&mut self, at: usize, change: impl Fn(u16) -> u16) {
+        let was_free = self.free_like(at).remove(at);
+        self.copies[at] = change(self.copies[at]);
         if was_free {
-            self.free.insert(self.key(piece));
+            self.free_like(at).insert(at);
         }
     }
 
-    fn key(&self, piece: PieceIndex) -> (u16, u32) {
-        let count = self.layout.count();
-        let distance = (piece.get() + (count - self.start)) % count;
-        (self.copies[piece.as_usize()], distance)
+    /// The free pieces that are as rare as this one.
+    fn free_like(&mut self, at: usize) -> &mut Set {
+        let copies = usize::from(self.copies[at]);
+        if self.free.len() <= copies {
+            self.free.resize(copies + 1, Set::empty(self.copies.len()));
+        }
+        &mut self.free[copies]
     }
 
-    fn piece_at(&self, distance: u32) -> PieceIndex {
-        let count = u64::from(self.layout.count());
-        let index = (u64::from(self.start) + u64::from(distance)) % count;
+    fn distance(&self, piece: PieceIndex) -> usize {
+        let (index, start) = (piece.as_usize(), self.start as usize);
+        if index >= start {
+            index - start
+        } else {
+            index + self.copies.len() - start
+        }
+    }
+
+    fn piece_at(&self, distance: usize) -> PieceIndex {
+        let index = (self.start as usize + distance) % self.copies.len();
         let index = u32::try_from(index).expect("below the count, which is a u32");
         self.layout.piece(index).expect("below the count")
     }
 }
 
+impl Set {
+    fn empty(count: usize) -> Self {
+        Self {
+            words: vec![0; count.div_ceil(64)],
+            first: count.div_ceil(64),
+        }
+    }
+
+    fn full(count: usize) -> Self {
+        let mut words = vec![u64::MAX; count.div_ceil(64)];
+        if let (Some(last), rest @ 1..) = (words.last_mut(), count % 64) {
+            *last = (1 << rest) - 1;
+        }
+        Self { words, first: 0 }
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.words
+            .get(at / 64)
+            .is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    /// Tells whether it was new.
+    fn insert(&mut self, at: usize) -> bool {
+        let is_new = !self.has(at);
+        self.words[at / 64] |= 1 << (at % 64);
+        self.first = self.first.min(at / 64);
+        is_new
+    }
+
+    /// Tells whether it was there.
+    fn remove(&mut self, at: usize) -> bool {
+        let had = self.has(at);
+        self.words[at / 64] &= !(1 << (at % 64));
+        had
+    }
+
+    /// Takes the first that is also in `other`.
+    fn take_first(&mut self, other: &Self) -> Option<usize> {
+        while self.words.get(self.first) == Some(&0) {
+            self.first += 1;
+        }
+        let from = self.first.max(other.first);
+        let pairs = self.words.iter().zip(&other.words).enumerate().skip(from);
+        let (word, both) = pairs
+            .map(|(word, (one, two))| (word, one & two))
+            .find(|(_, both)| *both != 0)?;
+        let at = word * 64 + both.trailing_zeros() as usize;
+        self.remove(at);
+        Some(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn layout(pieces: u64) -> Layout {
@@ -127,7 +235,7 @@ mod tests {
     fn each_piece_is_taken_once_from_the_start_around() {
         let layout = layout(5);
         let mut picker = Picker::new(layout, 13);
-        let all = Bitfield::full(layout);
+        let all = picker.add_stock(&Bitfield::full(layout));
         let order: Vec<u32> = std::iter::from_fn(|| picker.take(&all))
             .map(PieceIndex::get)
             .collect();
@@ -141,16 +249,17 @@ mod tests {
     fn rare_pieces_come_first() {
         let layout = layout(4);
         let mut picker = Picker::new(layout, 0);
-        let (all, some) = (Bitfield::full(layout), field(layout, &[0, 1]));
-        picker.add_copies(&all);
-        picker.add_copies(&some);
+        let mut all = picker.add_stock(&field(layout, &[0, 1, 2]));
+        picker.add_piece(&mut all, layout.piece(3).unwrap());
+        picker.add_piece(&mut all, layout.piece(3).unwrap());
+        let some = picker.add_stock(&field(layout, &[0, 1]));
         assert_eq!(picker.take(&all).map(PieceIndex::get), Some(2));
         assert_eq!(
             picker.take(&some).map(PieceIndex::get),
             Some(0),
             "only what the source has"
         );
-        picker.remove_copies(&all);
+        picker.remove_stock(&all);
         picker.remove(layout.piece(1).unwrap());
         assert_eq!(picker.take(&all).map(PieceIndex::get), Some(3));
         assert_eq!(picker.take(&all), None);
@@ -159,6 +268,56 @@ mod tests {
     #[test]
     fn a_file_without_bytes_has_nothing_to_pick() {
         let layout = layout(0);
-        assert_eq!(Picker::new(layout, 7).take(&Bitfield::full(layout)), None);
+        let mut picker = Picker::new(layout, 7);
+        let all = picker.add_stock(&Bitfield::full(layout));
+        assert_eq!(picker.take(&all), None);
+    }
+
+    proptest! {
+        /// Beside a list of all free pieces that is sorted for each choice.
+        #[test]
+        fn the_rarest_is_taken_and_then_the_nearest(
+            pieces in 1_u32..200, random: u32, steps in prop::collection::vec((0_usize..4, 0_u8..6, any::<u32>()), 0..300),
+        ) {
+            let layout = layout(u64::from(pieces));
+            let mut picker = Picker::new(layout, random);
+            let mut free: BTreeSet<u32> = (0..pieces).collect();
+            let mut sources: Vec<(BTreeSet<u32>, Stock)> = (0..4).map(|_| (BTreeSet::new(), picker.add_stock(&Bitfield::empty(layout)))).collect();
+            let whole = picker.add_stock(&Bitfield::full(layout));
+            for (source, action, number) in steps {
+                let (number, (has, stock)) = (number % pieces, &mut sources[source]);
+                let piece = layout.piece(number).unwrap();
+                match action {
+                    0 | 1 => {
+                        has.insert(number);
+                        picker.add_piece(stock, piece);
+                        prop_assert!(picker.is_in(stock, piece));
+                    }
+                    2 => {
+                        picker.remove_stock(stock);
+                        *stock = picker.add_stock(&Bitfield::empty(layout));
+                        has.clear();
+                    }
+                    3 => {
+                        free.insert(number);
+                        picker.put_back(piece);
+                    }
+                    4 => {
+                        free.remove(&number);
+                        picker.remove(piece);
+                    }
+                    _ => {
+                        let copies = |piece: &u32| sources.iter().filter(|(has, _)| has.contains(piece)).count();
+                        let distance = |piece: &u32| (piece + pieces - random % pieces) % pieces;
+                        let can_be_taken = free.iter().filter(|piece| number % 3 == 0 || sources[source].0.contains(piece));
+                        let best = can_be_taken.min_by_key(|piece| (copies(piece), distance(piece))).copied();
+                        let stock = if number % 3 == 0 { &whole } else { &sources[source].1 };
+                        prop_assert_eq!(picker.take(stock).map(PieceIndex::get), best);
+                        best.map(|best| free.remove(&best));
+                    }
+                }
+                prop_assert_eq!(picker.is_empty(), free.is_empty());
+            }
+        }
     }
 }

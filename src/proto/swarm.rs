@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::meter::Meter;
-use super::picker::Picker;
+use super::picker::{Picker, Stock};
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
 
@@ -39,7 +39,7 @@ pub enum Arrival {
 
 #[derive(Debug)]
 struct Source {
-    has: Bitfield,
+    has: Stock,
     /// What it owes, in the order in which it was asked.
     owes: VecDeque<PieceIndex>,
     last_sign: Instant,
@@ -136,9 +136,8 @@ impl Swarm {
         if self.liars.contains(&peer) || self.sources.contains_key(&peer) {
             return;
         }
-        self.picker.add_copies(&has);
         let source = Source {
-            has,
+            has: self.picker.add_stock(&has),
             owes: VecDeque::new(),
             last_sign: now,
             delivered: 0,
@@ -155,9 +154,7 @@ impl Swarm {
             return;
         };
         for piece in pieces {
-            if source.has.insert(piece) {
-                self.picker.add_copy(piece);
-            }
+            self.picker.add_piece(&mut source.has, piece);
         }
     }
 
@@ -177,7 +174,7 @@ impl Swarm {
         let Some(source) = self.sources.remove(peer) else {
             return;
         };
-        self.picker.remove_copies(&source.has);
+        self.picker.remove_stock(&source.has);
         for piece in source.owes {
             self.release(*peer, piece);
         }
@@ -324,8 +321,9 @@ impl Swarm {
             })
         };
         let owed = self.asked.iter().filter(|(piece, asked)| {
-            let askers = asked.iter().filter(is_credible).count();
-            askers < MAX_ASKED && !asked.contains(peer) && source.has.has(**piece)
+            self.picker.is_in(&source.has, **piece)
+                && !asked.contains(peer)
+                && asked.iter().filter(is_credible).count() < MAX_ASKED
         });
         let expected = |piece: PieceIndex, asked: &BTreeSet<PeerId>| {
             let owners = asked.iter().filter_map(|owner| self.sources.get(owner));
