@@ -1,7 +1,8 @@
 //! The next piece: rarest first; none asked twice before the end game.
 //!
-//! Among equally rare pieces the order goes round the file from a place of its own for each download: so
-//! that a crowd of downloaders does not ask one seeder for the same pieces, and disks read ahead.
+//! Among equally rare pieces the order goes round the file from a place of its own for each download, so
+//! that disks read ahead. In a crowd any of them may be next: downloaders who follow the same order meet, and
+//! from there on ask one seeder for the same pieces at the same time.
 //!
 //! Pieces are bits, one set for each rarity, so that a choice costs a few words even where a crowd of sources
 //! has little to offer. What a source has that has everything makes no piece rarer than another: it is not
@@ -19,6 +20,9 @@ pub struct Picker {
     /// Those that nobody was asked for, by their copies.
     free: Vec<Set>,
     free_count: usize,
+    /// Sources that came with a part: others download as well.
+    crowd: usize,
+    random: u32,
 }
 
 /// What one source has.
@@ -47,6 +51,8 @@ impl Picker {
             copies: vec![0; count as usize],
             free: vec![Set::full(count as usize)],
             free_count: count as usize,
+            crowd: 0,
+            random,
         }
     }
 
@@ -60,6 +66,7 @@ impl Picker {
                 is_counted: false,
             };
         }
+        self.crowd += 1;
         let mut stock = Stock {
             pieces: Set::empty(count),
             is_counted: true,
@@ -88,6 +95,7 @@ impl Picker {
         if !stock.is_counted {
             return;
         }
+        self.crowd -= 1;
         for at in (0..self.copies.len()).filter(|at| stock.pieces.has(*at)) {
             self.change_copies(at, |copies| copies.saturating_sub(1));
         }
@@ -101,8 +109,9 @@ impl Picker {
 
     /// Takes the best piece that a source with these pieces can be asked for.
     pub fn take(&mut self, stock: &Stock) -> Option<PieceIndex> {
+        let from = if self.crowd == 0 { 0 } else { self.any() };
         let mut sets = self.free.iter_mut();
-        let at = sets.find_map(|set| set.take_first(&stock.pieces))?;
+        let at = sets.find_map(|set| set.take_from(from, &stock.pieces))?;
         self.free_count -= 1;
         Some(self.piece_at(at))
     }
@@ -123,6 +132,17 @@ impl Picker {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.free_count == 0
+    }
+
+    /// Some distance; each time another.
+    fn any(&mut self) -> usize {
+        // Numerical Recipes; nobody gains anything by guessing it.
+        self.random = self
+            .random
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        let share = u64::from(self.random) * self.copies.len() as u64 >> 32;
+        usize::try_from(share).expect("below the count")
     }
 
     fn change_copies(&mut self, at: usize, change: impl Fn(u16) -> u16) {
@@ -195,19 +215,24 @@ impl Set {
         had
     }
 
-    /// Takes the first that is also in `other`.
-    fn take_first(&mut self, other: &Self) -> Option<usize> {
+    /// Takes the first from `from` on, and round again, that is also in `other`.
+    fn take_from(&mut self, from: usize, other: &Self) -> Option<usize> {
         while self.words.get(self.first) == Some(&0) {
             self.first += 1;
         }
-        let from = self.first.max(other.first);
-        let pairs = self.words.iter().zip(&other.words).enumerate().skip(from);
-        let (word, both) = pairs
-            .map(|(word, (one, two))| (word, one & two))
-            .find(|(_, both)| *both != 0)?;
-        let at = word * 64 + both.trailing_zeros() as usize;
+        let at = self.find(from, other).or_else(|| self.find(0, other))?;
         self.remove(at);
         Some(at)
+    }
+
+    fn find(&self, from: usize, other: &Self) -> Option<usize> {
+        let from = from.max(self.first * 64).max(other.first * 64);
+        let mut mask = u64::MAX << (from % 64);
+        let pairs = self.words.iter().zip(&other.words).enumerate();
+        pairs.skip(from / 64).find_map(|(word, (one, two))| {
+            let both = one & two & std::mem::replace(&mut mask, u64::MAX);
+            (both != 0).then(|| word * 64 + both.trailing_zeros() as usize)
+        })
     }
 }
 
@@ -253,16 +278,31 @@ mod tests {
         picker.add_piece(&mut all, layout.piece(3).unwrap());
         picker.add_piece(&mut all, layout.piece(3).unwrap());
         let some = picker.add_stock(&field(layout, &[0, 1]));
-        assert_eq!(picker.take(&all).map(PieceIndex::get), Some(2));
+        picker.remove(layout.piece(2).unwrap());
+        assert_eq!(picker.take(&all).map(PieceIndex::get), Some(3));
+        picker.remove(layout.piece(1).unwrap());
         assert_eq!(
             picker.take(&some).map(PieceIndex::get),
             Some(0),
             "only what the source has"
         );
         picker.remove_stock(&all);
-        picker.remove(layout.piece(1).unwrap());
-        assert_eq!(picker.take(&all).map(PieceIndex::get), Some(3));
         assert_eq!(picker.take(&all), None);
+    }
+
+    /// Both have met at piece 0; their ways part.
+    #[test]
+    fn in_a_crowd_two_do_not_follow_the_same_order() {
+        let layout = layout(1000);
+        let order = |random| {
+            let mut picker = Picker::new(layout, random);
+            let all = picker.add_stock(&Bitfield::full(layout));
+            let _other = picker.add_stock(&Bitfield::empty(layout));
+            let first = std::iter::from_fn(|| picker.take(&all)).take(100);
+            first.map(PieceIndex::get).collect::<BTreeSet<u32>>()
+        };
+        let both = order(0).intersection(&order(1000)).count();
+        assert!(both < 30, "{both} of 100");
     }
 
     #[test]
@@ -274,9 +314,9 @@ mod tests {
     }
 
     proptest! {
-        /// Beside a list of all free pieces that is sorted for each choice.
+        /// Beside a set of all free pieces that is searched for each choice.
         #[test]
-        fn the_rarest_is_taken_and_then_the_nearest(
+        fn one_of_the_rarest_is_taken(
             pieces in 1_u32..200, random: u32, steps in prop::collection::vec((0_usize..4, 0_u8..6, any::<u32>()), 0..300),
         ) {
             let layout = layout(u64::from(pieces));
@@ -308,12 +348,12 @@ mod tests {
                     }
                     _ => {
                         let copies = |piece: &u32| sources.iter().filter(|(has, _)| has.contains(piece)).count();
-                        let distance = |piece: &u32| (piece + pieces - random % pieces) % pieces;
-                        let can_be_taken = free.iter().filter(|piece| number % 3 == 0 || sources[source].0.contains(piece));
-                        let best = can_be_taken.min_by_key(|piece| (copies(piece), distance(piece))).copied();
+                        let has = |piece: &&u32| number % 3 == 0 || sources[source].0.contains(piece);
+                        let rarest = free.iter().filter(has).map(copies).min();
                         let stock = if number % 3 == 0 { &whole } else { &sources[source].1 };
-                        prop_assert_eq!(picker.take(stock).map(PieceIndex::get), best);
-                        best.map(|best| free.remove(&best));
+                        let taken = picker.take(stock).map(PieceIndex::get);
+                        prop_assert_eq!(taken.as_ref().map(copies), rarest);
+                        prop_assert!(taken.is_none_or(|taken| has(&&taken) && free.remove(&taken)));
                     }
                 }
                 prop_assert_eq!(picker.is_empty(), free.is_empty());
