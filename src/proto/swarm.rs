@@ -222,7 +222,11 @@ impl Swarm {
     pub fn piece_arrived(&mut self, now: Instant, peer: &PeerId, piece: PieceIndex) -> Arrival {
         if let Some(source) = self.sources.get_mut(peer) {
             source.forget(piece);
-            source.meter.add(now, self.layout.piece_len(piece));
+            match self.layout.piece_len(piece) {
+                len if len as u64 == PIECE_LEN => source.meter.add(now, len),
+                // The way there and back is most of what the short one at the end takes.
+                _ => source.meter.skip(now),
+            }
             source.delivered += 1;
             source.last_sign = now;
             source.last_piece = now;
@@ -309,11 +313,12 @@ impl Swarm {
         }
     }
 
-    /// The piece that would come last from whoever owes it, if `peer` has it and would be faster. Those who
-    /// have delivered nothing for long do not count among the askers: they shall not keep it to themselves.
+    /// The piece that would come last from whoever owes it, if `peer` has it and would be twice as fast: what
+    /// is gained must be more than what two of them send in vain. Those who have delivered nothing for long do
+    /// not count: they shall not keep it to themselves, not even from one that was slow before.
     fn piece_to_double(&self, now: Instant, peer: &PeerId) -> Option<PieceIndex> {
         let source = self.sources.get(peer)?;
-        let own_time = source.meter.time_for(PIECE_LEN).unwrap_or_default();
+        let own_time = source.meter.time_for(PIECE_LEN).unwrap_or(STALL);
         let is_credible = |owner: &&PeerId| {
             let owner = self.sources.get(*owner);
             owner.is_some_and(|owner| {
@@ -326,12 +331,14 @@ impl Swarm {
                 && asked.iter().filter(is_credible).count() < MAX_ASKED
         });
         let expected = |piece: PieceIndex, asked: &BTreeSet<PeerId>| {
-            let owners = asked.iter().filter_map(|owner| self.sources.get(owner));
-            owners.map(|owner| owner.time_until(now, piece)).min()
+            let owners = asked.iter().filter(is_credible);
+            let owners = owners.filter_map(|owner| self.sources.get(owner));
+            let times = owners.map(|owner| owner.time_until(now, piece));
+            times.min().unwrap_or(Duration::MAX)
         };
-        owed.filter_map(|(piece, asked)| Some((expected(*piece, asked)?, *piece)))
+        owed.map(|(piece, asked)| (expected(*piece, asked), *piece))
             .max_by_key(|(expected, _)| *expected)
-            .filter(|(expected, _)| *expected > own_time)
+            .filter(|(expected, _)| *expected > own_time.saturating_mul(2))
             .map(|(_, piece)| piece)
     }
 }
@@ -429,6 +436,8 @@ mod tests {
         let mut swarm = swarm(2, 2, now);
         let held = ask_all(&mut swarm, now, 0);
         assert_eq!(held.len(), 2);
+        assert_eq!(swarm.next_request(now, &peer(1)), None, "it may be coming");
+        let now = now + 3 * STALL;
         let first = swarm
             .next_request(now, &peer(1))
             .expect("an idle source doubles what is owed");
@@ -480,12 +489,57 @@ mod tests {
         let now = Instant::now();
         let mut swarm = swarm(1, 3, now);
         let last = swarm.next_request(now, &peer(0)).unwrap();
+        let now = now + 3 * STALL;
         assert_eq!(swarm.next_request(now, &peer(1)), Some(last));
         assert_eq!(swarm.next_request(now, &peer(2)), None, "two at a time");
         let later = now + CREDIT;
         swarm.note_sign(later, &peer(0));
         swarm.note_sign(later, &peer(1));
         assert_eq!(swarm.next_request(later, &peer(2)), Some(last));
+    }
+
+    #[test]
+    fn one_that_was_slow_before_still_helps_out() {
+        let now = Instant::now();
+        let mut swarm = swarm(2, 2, now);
+        let slow = swarm.next_request(now, &peer(0)).unwrap();
+        let held = swarm.next_request(now, &peer(1)).unwrap();
+        let later = now + 10 * CREDIT;
+        swarm.piece_arrived(later, &peer(0), slow);
+        swarm.note_sign(later, &peer(1));
+        assert_eq!(swarm.next_request(later, &peer(0)), Some(held));
+    }
+
+    #[test]
+    fn what_comes_in_time_is_not_asked_of_a_second() {
+        let start = Instant::now();
+        let mut swarm = swarm(10, 2, start);
+        for turn in 0..4 {
+            let now = start + turn * STALL / 4;
+            for source in 0..2 {
+                let piece = swarm.next_request(now, &peer(source)).unwrap();
+                swarm.piece_arrived(now + STALL / 4, &peer(source), piece);
+            }
+        }
+        let now = start + STALL;
+        let (one, two) = (ask_all(&mut swarm, now, 0), ask_all(&mut swarm, now, 1));
+        assert_eq!((one.len(), two.len()), (2, 0));
+        assert!(ask_all(&mut swarm, now + STALL / 8, 1).is_empty());
+    }
+
+    #[test]
+    fn a_short_piece_says_nothing_about_speed() {
+        let now = Instant::now();
+        let layout = Layout::new(PIECE_LEN + 1).unwrap();
+        let mut swarm = Swarm::new(layout, 1, Bitfield::empty(layout));
+        swarm.add_source(now, peer(0), Bitfield::full(layout));
+        swarm.add_source(now, peer(1), Bitfield::full(layout));
+        let short = swarm.next_request(now, &peer(0)).unwrap();
+        let held = swarm.next_request(now, &peer(1)).unwrap();
+        assert_eq!(layout.piece_len(short), 1);
+        let later = now + 4 * STALL;
+        swarm.piece_arrived(later, &peer(0), short);
+        assert_eq!(swarm.next_request(later, &peer(0)), Some(held));
     }
 
     #[test]
