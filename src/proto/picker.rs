@@ -141,7 +141,7 @@ impl Picker {
             .random
             .wrapping_mul(1_664_525)
             .wrapping_add(1_013_904_223);
-        let share = u64::from(self.random) * self.copies.len() as u64 >> 32;
+        let share = (u64::from(self.random) * self.copies.len() as u64) >> 32;
         usize::try_from(share).expect("below the count")
     }
 

@@ -1,0 +1,165 @@
+//! Whole swarms, from one peer to fifty, on a network that breaks, stops, lies and drips, with time of its own.
+//!
+//! A seed that fails is printed with the line that repeats it; `P2PFS_SEEDS=100000` tries as many.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the seed of a failure is shown with it"
+)]
+
+mod swarm_world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
+use std::time::Duration;
+
+use swarm_world::World;
+use swarm_world::plan::{Conduct, Fault, MIB, Plan, downloader, member, seeder};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Checks so many seeds, or as many as `P2PFS_SEEDS` says, or the one of `P2PFS_SEED`.
+fn for_seeds(test: &str, least: u64, check: impl Fn(u64) + Sync) {
+    let seeds = match number("P2PFS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("P2PFS_SEEDS").unwrap_or(least),
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let check_every = |first: usize| {
+        for seed in seeds.clone().skip(first).step_by(threads) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(seed))) {
+                println!("P2PFS_SEED={seed} cargo test --test swarm_simulation {test}");
+                resume_unwind(panic);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || check_every(first));
+        }
+    });
+}
+
+#[test]
+fn whatever_goes_wrong_everybody_who_stays_ends() {
+    for_seeds("whatever_goes_wrong", 1000, |seed| {
+        World::new(Plan::troubled(seed, 7, 20)).run();
+    });
+}
+
+#[test]
+fn large_crowds_in_trouble_end_too() {
+    for_seeds("large_crowds_in_trouble", 6, |seed| {
+        World::new(Plan::troubled(seed, 50, 30)).run();
+    });
+}
+
+#[test]
+fn where_nothing_goes_wrong_hardly_anything_comes_twice() {
+    for_seeds("where_nothing_goes_wrong", 300, |seed| {
+        let mut world = World::new(Plan::calm(seed, 8, 24));
+        let figures = world.run();
+        for (peer, figures) in figures.iter().enumerate() {
+            let least = world.pieces() / 10 + 2 * figures.sources;
+            assert!(
+                figures.duplicates <= least,
+                "{} of {} pieces came twice to {peer}",
+                figures.duplicates,
+                world.pieces()
+            );
+            let most = world.len() + world.len() / 10 + u64::from(3 * figures.sources) * MIB;
+            assert!(
+                figures.received <= most,
+                "{} of {}",
+                figures.received,
+                world.len()
+            );
+        }
+    });
+}
+
+#[test]
+fn a_crowd_has_it_in_twice_the_time_of_one_copy() {
+    for_seeds("a_crowd_has_it", 6, |seed| {
+        let (rate, pieces) = (4 * MIB, 80);
+        let mut members = vec![seeder(rate)];
+        members.extend((0..8).map(|_| downloader(20 * MIB, 40 * MIB)));
+        let mut world = World::new(Plan::new(seed, pieces, members));
+        let figures = world.run();
+        let one_copy = world.len() as f64 / rate as f64;
+        let took = world.elapsed().as_secs_f64() / one_copy;
+        let copies = figures[0].sent as f64 / world.len() as f64;
+        println!("{took:.2} times as long, {copies:.2} copies");
+        assert!(took <= 2.0, "it took {took:.2} times as long as one copy");
+        assert!(copies < 2.5, "the seeder sent {copies:.2} copies");
+    });
+}
+
+#[test]
+fn four_seeders_are_nearly_four_times_as_fast() {
+    for_seeds("four_seeders", 6, |seed| {
+        let rate = 5 * MIB;
+        let time = |count: usize| {
+            let mut members = vec![seeder(rate); count];
+            members.push(downloader(rate, 100 * MIB));
+            let mut world = World::new(Plan::new(seed, 200, members));
+            world.run();
+            world.elapsed().as_secs_f64()
+        };
+        let gain = time(1) / time(4);
+        println!("{gain:.2} times as fast");
+        assert!(gain >= 3.6, "{gain:.2} times as fast");
+    });
+}
+
+#[test]
+fn one_of_two_seeders_stops_for_ever_near_the_end() {
+    for_seeds("one_of_two_seeders", 20, |seed| {
+        let (rate, pieces) = (2 * MIB, 60);
+        let members = vec![seeder(rate), seeder(rate), downloader(rate, 100 * MIB)];
+        let mut plan = Plan::new(seed, pieces, members);
+        let at = Duration::from_secs_f64(0.85 * (pieces * MIB) as f64 / (2 * rate) as f64);
+        plan.faults.push((at, Fault::Stop(1, None)));
+        let mut world = World::new(plan);
+        world.run();
+        let rest = Duration::from_secs_f64(0.2 * (pieces * MIB) as f64 / rate as f64);
+        let took = world.elapsed() - at;
+        println!("{took:?} after it stopped");
+        assert!(took <= rest + Duration::from_secs(30), "{took:?}");
+    });
+}
+
+#[test]
+fn liars_and_drippers_alone_beside_one_honest_source_hold_nobody_up() {
+    for_seeds("liars_and_drippers", 60, |seed| {
+        let mut members = vec![seeder(MIB), downloader(MIB, 20 * MIB)];
+        for conduct in [
+            Conduct::Drips,
+            Conduct::Mute,
+            Conduct::Lies(100),
+            Conduct::Lies(30),
+            Conduct::Boasts,
+        ] {
+            members.push(member(conduct, 50, 4 * MIB, MIB));
+            members.push(member(conduct, 100, 4 * MIB, MIB));
+        }
+        let mut world = World::new(Plan::new(seed, 20, members));
+        world.run();
+        assert!(
+            world.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            world.elapsed()
+        );
+    });
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let run = || {
+        let mut world = World::new(Plan::troubled(7, 12, 20));
+        (world.run(), world.elapsed(), world.events)
+    };
+    assert_eq!(run(), run());
+}
