@@ -282,6 +282,17 @@ impl Swarm {
             .collect()
     }
 
+    /// The source that was of no use for longest, if that is long: it makes room for one that may be.
+    #[must_use]
+    pub fn useless(&self, now: Instant) -> Option<PeerId> {
+        let is_useless = |source: &Source| {
+            source.owes.is_empty() && now.saturating_duration_since(source.last_piece) >= CREDIT
+        };
+        let useless = self.sources.iter().filter(|(_, source)| is_useless(source));
+        let (peer, _) = useless.min_by_key(|(_, source)| source.last_piece)?;
+        Some(*peer)
+    }
+
     /// A deadline passed: what stalled sources owe, all but one piece each, may be asked of others.
     /// Returns them, so that those sources need not send them any more.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(PeerId, PieceIndex)> {
@@ -482,6 +493,21 @@ mod tests {
         );
         swarm.note_sign(now + STALL, &peer(0));
         assert_eq!(swarm.silent(now + GIVE_UP), []);
+    }
+
+    #[test]
+    fn who_has_nothing_that_is_missing_makes_room() {
+        let now = Instant::now();
+        let layout = layout(9);
+        let mut swarm = swarm(9, 1, now);
+        swarm.add_source(now + STALL, peer(1), Bitfield::empty(layout));
+        swarm.add_source(now, peer(2), Bitfield::empty(layout));
+        ask_all(&mut swarm, now, 0);
+        assert_eq!(swarm.useless(now + CREDIT / 2), None);
+        assert_eq!(swarm.useless(now + 2 * CREDIT), Some(peer(2)));
+        swarm.remove_source(&peer(2));
+        assert_eq!(swarm.useless(now + CREDIT), None);
+        assert_eq!(swarm.useless(now + 2 * CREDIT), Some(peer(1)));
     }
 
     #[test]

@@ -97,8 +97,7 @@ impl Driver {
         if self.links.is_empty() && !self.is_locating && !self.is_resting {
             self.attempt_failed(now);
         }
-        let may_locate = self.links.len() < MAX_SOURCES && !self.is_locating;
-        if self.next_locate <= now && may_locate {
+        if self.next_locate <= now && !self.is_locating {
             self.is_locating = true;
             self.is_resting = false;
             self.effects.push(Effect::Locate);
@@ -132,7 +131,10 @@ impl Driver {
                 continue;
             }
             if self.links.len() >= MAX_SOURCES {
-                return;
+                match self.swarm.useless(now) {
+                    Some(useless) => self.lose(now, useless),
+                    None => return,
+                }
             }
             let link = Link {
                 is_connected: false,

@@ -23,8 +23,10 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 const SIGN_EVERY: Duration = Duration::from_millis(500);
 const DIAL_TIME: Duration = Duration::from_secs(5);
 const DEAD_AFTER: Duration = Duration::from_secs(120);
-/// What lies in the buffers of a connection at most.
-const WINDOW: u64 = MIB;
+/// What lies in the buffers of a connection: so many parts of a second at the sender's rate, within bounds.
+const WINDOWS_PER_S: u64 = 3;
+const MIN_WINDOW: u64 = 256 * KIB;
+const MAX_WINDOW: u64 = 4 * MIB;
 /// A peer that says nothing any more is hidden by the tracker after this long.
 const TRACKER_PATIENCE: Duration = Duration::from_secs(3);
 /// A request to a tracker that is out fails after this long.
@@ -615,12 +617,13 @@ impl World {
         }
         let drips = node.member.conduct == Conduct::Drips;
         let up = node.member.up;
+        let window = (up / WINDOWS_PER_S).clamp(MIN_WINDOW, MAX_WINDOW);
         let mut turns = std::mem::take(&mut self.nodes[number].turns);
         turns.retain(|connection| !self.connections[*connection].is_closed);
         let now = self.now;
         let next = turns.iter().position(|connection| {
             let connection = &self.connections[*connection];
-            let may = !connection.jobs.is_empty() && connection.under_way < WINDOW;
+            let may = !connection.jobs.is_empty() && connection.under_way < window;
             may && (!drips || connection.next_dribble <= now)
         });
         let next = next.and_then(|next| turns.remove(next));
