@@ -15,9 +15,9 @@ check:
 test:
     scripts/test
 
-# The simulation, with so many seeds.
+# The simulations, with so many seeds.
 sim seeds="1000":
-    P2PFS_SEEDS={{seeds}} cargo test --locked --release --test simulation -- --nocapture
+    P2PFS_SEEDS={{seeds}} cargo test --locked --release --test simulation --test swarm_simulation -- --nocapture
 
 # Throughput.
 bench:

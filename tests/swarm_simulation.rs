@@ -168,7 +168,24 @@ fn a_connection_that_carries_nothing_any_more_is_made_anew() {
     });
 }
 
-/// The rarest go first: what the seeder sends is soon a copy of everything.
+/// The rarest go first: what nobody else has is fetched of the seeder before it leaves.
+#[test]
+fn what_only_the_seeder_has_is_fetched_before_it_leaves() {
+    for_seeds("what_only_the_seeder_has", 6, |seed| {
+        let mut members = vec![seeder(4 * MIB)];
+        members.extend((0..4).map(|_| member(Conduct::Honest, 60, 2 * MIB, 20 * MIB)));
+        let mut plan = Plan::new(seed, 100, members);
+        let leaves = Fault::Crash {
+            member: 0,
+            is_power_cut: false,
+            back_after: None,
+        };
+        plan.faults.push((Duration::from_secs(8), leaves));
+        World::new(plan).run();
+    });
+}
+
+/// What the seeder sends is soon a copy of everything.
 #[test]
 fn a_seeder_may_leave_a_crowd_after_less_than_two_copies() {
     for_seeds("a_seeder_may_leave", 6, |seed| {

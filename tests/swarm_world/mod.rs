@@ -45,6 +45,8 @@ enum What {
     Tick(usize, u32),
     Located(usize, u32, Option<Vec<usize>>),
     DialTime(usize),
+    /// Nothing came for so long that the reading half says so.
+    Dead(usize),
     Up(usize, Up),
     Down(usize, Down),
     /// The line of this peer is free again.
@@ -282,7 +284,7 @@ impl World {
     fn owner(&self, what: &What) -> Option<usize> {
         match what {
             What::Tick(node, _) | What::Located(node, ..) | What::Sent(node, _) => Some(*node),
-            What::DialTime(connection) | What::Down(connection, _) => {
+            What::DialTime(connection) | What::Dead(connection) | What::Down(connection, _) => {
                 Some(self.connections[*connection].from)
             }
             What::Up(connection, _) | What::Tell(connection) => {
@@ -317,6 +319,7 @@ impl World {
                     self.gone(connection);
                 }
             }
+            What::Dead(connection) => self.gone(connection),
             What::Up(connection, up) => self.up(connection, up),
             What::Down(connection, down) => self.down(connection, down),
             What::Sent(node, life) if self.nodes[node].life == life => {
@@ -823,10 +826,7 @@ impl World {
     fn swallow(&mut self, number: usize) {
         self.connections[number].is_swallowed = true;
         self.connections[number].jobs.clear();
-        // The reading half says that nothing came; by then the swarm should have said so long before.
-        let dial_time = DEAD_AFTER;
-        self.connections[number].is_connected = false;
-        self.after(dial_time, What::DialTime(number));
+        self.after(DEAD_AFTER, What::Dead(number));
     }
 
     /// Of what was not durable some is lost in a power cut.
