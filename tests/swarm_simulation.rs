@@ -44,14 +44,14 @@ fn for_seeds(test: &str, least: u64, check: impl Fn(u64) + Sync) {
 
 #[test]
 fn whatever_goes_wrong_everybody_who_stays_ends() {
-    for_seeds("whatever_goes_wrong", 1000, |seed| {
+    for_seeds("whatever_goes_wrong", 4000, |seed| {
         World::new(Plan::troubled(seed, 7, 20)).run();
     });
 }
 
 #[test]
 fn large_crowds_in_trouble_end_too() {
-    for_seeds("large_crowds_in_trouble", 6, |seed| {
+    for_seeds("large_crowds_in_trouble", 60, |seed| {
         World::new(Plan::troubled(seed, 50, 30)).run();
     });
 }
