@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use rexpect::process::PtyProcess;
-use std::io::{Read as _, Write as _};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::support::terminal::Terminal;
 use crate::support::{Group, PASSPHRASE, assert_same, names_in, text};
 
 #[test]
@@ -98,63 +97,6 @@ fn p2p_file_transfer_line_by_line() {
         Some(0),
         "the end of the input is a goodbye"
     );
-}
-
-/// A terminal with a p2pfs in it.
-struct Terminal {
-    process: PtyProcess,
-    screen: String,
-}
-
-impl Terminal {
-    fn start(group: &Group, state: &str, args: &[&str]) -> Self {
-        Self::start_in(group, state, args, &[])
-    }
-
-    /// With more variables in its environment.
-    fn start_in(group: &Group, state: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = group.command(state);
-        command
-            .args(args)
-            .env("TERM", "xterm")
-            .env_remove("P2PFS_PASSPHRASE_FILE")
-            .envs(variables.iter().copied());
-        let process = PtyProcess::new(command).unwrap();
-        Self {
-            process,
-            screen: String::new(),
-        }
-    }
-
-    /// Waits until `text` is shown; tells what came before it.
-    fn wait_for(&mut self, text: &str) -> String {
-        let mut handle = self.process.get_file_handle().unwrap();
-        let mut bytes = [0; 4096];
-        while !self.screen.contains(text) {
-            match handle.read(&mut bytes) {
-                Ok(len) if len > 0 => self
-                    .screen
-                    .push_str(&String::from_utf8_lossy(&bytes[..len])),
-                _ => panic!("no \"{text}\" on the screen:\n{}", self.screen),
-            }
-        }
-        let start = self.screen.find(text).unwrap();
-        let before = self.screen[..start].to_owned();
-        self.screen.drain(..start + text.len());
-        before
-    }
-
-    fn set_width(&self, columns: u16) {
-        let handle = self.process.get_file_handle().unwrap();
-        let mut size = rustix::termios::tcgetwinsize(&handle).unwrap();
-        size.ws_col = columns;
-        rustix::termios::tcsetwinsize(&handle, size).unwrap();
-    }
-
-    fn type_line(&mut self, line: &str) {
-        let mut handle = self.process.get_file_handle().unwrap();
-        handle.write_all(format!("{line}\r").as_bytes()).unwrap();
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Starts p2pfs processes with state of their own, and waits for what they say.
 
 pub(crate) mod network;
+pub(crate) mod terminal;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
