@@ -312,6 +312,12 @@ pub fn is_at(file: &File, path: &Path) -> bool {
         .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
+/// Has `file` no name any more?
+#[must_use]
+pub fn is_removed(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.nlink() == 0)
+}
+
 /// Gives the file or folder `from` the name `to`, unless that is taken: the system call itself decides.
 ///
 /// # Errors

@@ -115,14 +115,11 @@ impl Downloads {
         let Contents { len, .. } = folder.contents();
         let need = len.saturating_sub(folder.done_len());
         match disk::free_space(dir) {
-            Ok(free) if free < need => Err(local(StoreError {
-                path: dir.to_owned(),
-                reason: format!(
-                    "it needs {}, {} are free there",
-                    ByteSize(need),
-                    ByteSize(free)
-                ),
-            })),
+            Ok(free) if free < need => {
+                let (need, free) = (ByteSize(need), ByteSize(free));
+                let reason = format!("it needs {need}, {free} are free there");
+                Err(local(StoreError::lasting(dir, reason)))
+            }
             _ => Ok(()),
         }
     }

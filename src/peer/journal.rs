@@ -10,8 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::crypto::content::{HASH_LEN, Hash};
 use crate::disk;
@@ -32,10 +31,23 @@ const MIN_RECORDS: u64 = 1 << 16;
 pub struct Journal {
     file: File,
     layout: Layout,
+    tail: Mutex<Tail>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+struct Tail {
     /// Where the next record belongs: one that was cut short by a full disk is written over.
-    end: Mutex<u64>,
-    /// A sync failed: records before it speak of pieces that may be lost, so no SYNCED may cover them.
-    has_failed: AtomicBool,
+    end: u64,
+    /// It belongs to somebody else now.
+    is_closed: bool,
+}
+
+impl Tail {
+    const fn at(end: u64) -> Mutex<Self> {
+        let is_closed = false;
+        Mutex::new(Self { end, is_closed })
+    }
 }
 
 /// What a journal says of its part file.
@@ -58,8 +70,7 @@ impl Journal {
         Ok(Self {
             file,
             layout,
-            end: Mutex::new(HEAD_LEN as u64),
-            has_failed: AtomicBool::new(false),
+            tail: Tail::at(HEAD_LEN as u64),
         })
     }
 
@@ -90,8 +101,7 @@ impl Journal {
         let journal = Self {
             file,
             layout,
-            end: Mutex::new((HEAD_LEN + whole) as u64),
-            has_failed: AtomicBool::new(false),
+            tail: Tail::at((HEAD_LEN + whole) as u64),
         };
         Ok(Some((journal, records)))
     }
@@ -107,7 +117,7 @@ impl Journal {
     /// # Errors
     /// What the system says.
     pub fn note_piece(&self, piece: PieceIndex, hash: &Hash) -> io::Result<()> {
-        self.append(KIND_PIECE, piece.get(), hash)
+        self.append(&mut self.tail(), KIND_PIECE, piece.get(), hash)
     }
 
     /// Makes `part` durable, then says so. Blocking, for as long as the disk takes.
@@ -117,22 +127,44 @@ impl Journal {
     pub fn sync(&self, part: &File) -> io::Result<()> {
         // Taken before the sync: what is written meanwhile is not covered by it.
         let covered = self.end();
-        if let Err(error) = part.sync_data() {
-            self.has_failed.store(true, Ordering::Relaxed);
-            return Err(error);
-        }
-        if !self.has_failed.load(Ordering::Relaxed) {
-            // A journal that cannot be written costs the next run some reading, and nobody a piece.
-            let _ = self.note_synced(covered);
-        }
+        part.sync_data()?;
+        // A journal that cannot be written costs the next run some reading, and nobody a piece.
+        let _ = self.note_synced(covered);
         Ok(())
+    }
+
+    /// Begins anew with `pieces`: what else was noted may be lost, although it can still be read.
+    pub fn restart<'a>(&self, pieces: impl IntoIterator<Item = (PieceIndex, &'a Hash)>) {
+        let mut tail = self.tail();
+        if tail.is_closed {
+            return;
+        }
+        // What stays behind the end when this fails counts for no more than doubtful.
+        let _ = self.file.set_len(HEAD_LEN as u64);
+        tail.end = HEAD_LEN as u64;
+        for (piece, hash) in pieces {
+            // A piece that cannot be noted costs the next run another transfer.
+            let _ = self.append(&mut tail, KIND_PIECE, piece.get(), hash);
+        }
+    }
+
+    /// Takes no more records: whoever opens it next is alone with it.
+    pub fn close(&self) {
+        self.tail().is_closed = true;
+    }
+
+    /// Is this what lies at `path`?
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        disk::is_at(&self.file, path)
     }
 
     fn note_synced(&self, covered: u64) -> io::Result<()> {
         let bytes = read(&self.file, covered)?;
         let records = bytes.get(HEAD_LEN..).unwrap_or_default();
         let count = u32::try_from(records.len() / RECORD_LEN).map_err(io::Error::other)?;
-        self.append(KIND_SYNCED, count, blake3::hash(records).as_bytes())?;
+        let hash = blake3::hash(records);
+        self.append(&mut self.tail(), KIND_SYNCED, count, hash.as_bytes())?;
         self.file.sync_data()
     }
 
@@ -142,15 +174,22 @@ impl Journal {
         self.layout
     }
 
-    fn append(&self, kind: u8, number: u32, hash: &Hash) -> io::Result<()> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file.write_all_at(&record(kind, number, hash), *end)?;
-        *end += RECORD_LEN as u64;
+    fn append(&self, tail: &mut Tail, kind: u8, number: u32, hash: &Hash) -> io::Result<()> {
+        if tail.is_closed {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
+        let record = record(kind, number, hash);
+        self.file.write_all_at(&record, tail.end)?;
+        tail.end += RECORD_LEN as u64;
         Ok(())
     }
 
     fn end(&self) -> u64 {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tail().end
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -290,6 +329,30 @@ mod tests {
         assert_eq!(numbers(&records.doubtful), [1]);
         reopened.note_piece(piece(4), &[4; 32]).unwrap();
         assert_eq!(fixture.records(), (vec![], vec![1, 4]));
+    }
+
+    #[test]
+    fn what_was_lost_is_named_no_more_and_what_comes_later_is_synced_again() {
+        let fixture = Fixture::new();
+        fixture.note(1);
+        fixture.journal.sync(&fixture.part).unwrap();
+        fixture.note(2);
+        fixture.journal.restart([(piece(1), &[1; 32])]);
+        assert_eq!(fixture.records(), (vec![], vec![1]));
+        fixture.note(3);
+        fixture.journal.sync(&fixture.part).unwrap();
+        assert_eq!(fixture.records(), (vec![1, 3], vec![]));
+    }
+
+    #[test]
+    fn a_closed_journal_takes_nothing_more() {
+        let fixture = Fixture::new();
+        fixture.note(1);
+        fixture.journal.close();
+        assert!(fixture.journal.note_piece(piece(2), &[2; 32]).is_err());
+        fixture.journal.sync(&fixture.part).unwrap();
+        fixture.journal.restart([]);
+        assert_eq!(fixture.records(), (vec![], vec![1]));
     }
 
     #[test]

@@ -31,6 +31,8 @@ const MAX_NAME_LEN: usize = 255;
 const ENDS_NO_NAME: [char; 2] = ['.', ' '];
 /// Part files that are tried when other processes hold them.
 const PART_TRIES: u32 = 8;
+/// Why there is nothing left to write to.
+pub const PART_IS_GONE: &str = "somebody removed what was there of it; download it again";
 /// Numbers that are tried when a name is taken.
 const MAX_COPIES: u32 = 10_000;
 
@@ -42,6 +44,30 @@ pub struct StoreError {
     pub path: PathBuf,
     /// Why, and what to do.
     pub reason: String,
+    /// Nothing that passes by itself.
+    pub is_lasting: bool,
+}
+
+impl StoreError {
+    /// What the system said of `path`.
+    #[must_use]
+    pub fn new(path: &Path, error: &io::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            reason: explain(error),
+            is_lasting: is_lasting(error),
+        }
+    }
+
+    /// Something that does not pass by itself.
+    #[must_use]
+    pub fn lasting(path: &Path, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            reason: reason.into(),
+            is_lasting: true,
+        }
+    }
 }
 
 /// The bytes of a file of which parts are here; written by several threads.
@@ -73,6 +99,17 @@ impl Part {
     /// What the system says.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(bytes, offset)
+    }
+
+    /// Begins the journal anew with `pieces`: what else was put may be lost, although it can still be read.
+    pub fn restart<'a>(&self, pieces: impl IntoIterator<Item = (PieceIndex, &'a Hash)>) {
+        self.journal.restart(pieces);
+    }
+
+    /// Has somebody removed the file? It can then never get a name again.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        disk::is_removed(&self.file)
     }
 
     /// Makes durable what was put. Blocking, for as long as the disk takes.
@@ -110,6 +147,8 @@ pub struct Partial {
     /// Name of part file and journal, without what they end in.
     stem: String,
     ending: Ending,
+    /// Its final name, once it has that.
+    named: Option<PathBuf>,
 }
 
 /// What becomes of the hidden files.
@@ -131,42 +170,67 @@ impl Partial {
         content: ContentId,
         layout: Layout,
     ) -> Result<(Self, Here), StoreError> {
-        let fail = |error: &io::Error| StoreError {
-            path: dir.to_owned(),
-            reason: explain(error),
-        };
-        let mut opened = None;
-        for number in 1..=PART_TRIES {
-            opened =
-                Self::open_numbered(dir, content, layout, number).map_err(|error| fail(&error))?;
-            if opened.is_some() {
-                break;
-            }
-        }
-        let Some((partial, here)) = opened else {
-            return Err(StoreError {
-                path: dir.to_owned(),
-                reason: "too many programs are fetching this file there".to_owned(),
-            });
-        };
+        let fail = |error: io::Error| StoreError::new(dir, &error);
+        let (partial, records) = Self::open_any(dir, content, layout)?;
+        let here = partial.recover(records);
         let here_len: u64 = here
             .keys()
             .map(|piece| layout.piece_len(*piece) as u64)
             .sum();
-        let free = disk::free_space(dir).map_err(|error| fail(&error))?;
+        let free = disk::free_space(dir).map_err(fail)?;
         let need = layout.len() - here_len;
         if free < need {
             let (need, free) = (ByteSize(need), ByteSize(free));
             let reason = format!("it needs {need}, {free} are free there");
-            return Err(StoreError {
-                path: dir.to_owned(),
-                reason,
-            });
+            return Err(StoreError::lasting(dir, reason));
         }
         // Fails at once where files may not become so large.
         let sized = partial.part.file.set_len(layout.len());
-        sized.map_err(|error| fail(&error))?;
+        sized.map_err(fail)?;
         Ok((partial, here))
+    }
+
+    /// Removes what an earlier run, which has ended, left in `dir` of `content`. Blocking.
+    pub fn discard_left(dir: &Path, content: ContentId, layout: Layout) {
+        // What cannot be opened cannot be removed either.
+        if let Ok((mut partial, _)) = Self::open_any(dir, content, layout) {
+            partial.discard();
+        }
+    }
+
+    /// The first place that no other process has.
+    fn open_any(
+        dir: &Path,
+        content: ContentId,
+        layout: Layout,
+    ) -> Result<(Self, Records), StoreError> {
+        for number in 1..=PART_TRIES {
+            let opened = Self::open_numbered(dir, content, layout, number);
+            if let Some(opened) = opened.map_err(|error| StoreError::new(dir, &error))? {
+                return Ok(opened);
+            }
+        }
+        let reason = "too many programs are fetching this file there";
+        Err(StoreError::lasting(dir, reason))
+    }
+
+    /// What is here for good: what may have been lost is read, hashed and made durable.
+    fn recover(&self, records: Records) -> Here {
+        let Records {
+            durable: mut here,
+            doubtful,
+        } = records;
+        let found = self.part.check(doubtful);
+        if found.is_empty() {
+            return here;
+        }
+        match self.part.sync() {
+            Ok(()) => here.extend(found),
+            Err(_) => self
+                .part
+                .restart(here.iter().map(|(piece, hash)| (*piece, hash))),
+        }
+        here
     }
 
     /// `None` when another process is at it.
@@ -175,7 +239,7 @@ impl Partial {
         content: ContentId,
         layout: Layout,
         number: u32,
-    ) -> io::Result<Option<(Self, Here)>> {
+    ) -> io::Result<Option<(Self, Records)>> {
         let stem = hidden_stem(content, number);
         let (part, journal) = (
             format!("{stem}{PART_SUFFIX}"),
@@ -202,22 +266,23 @@ impl Partial {
             Some(left) => left,
             None => {
                 disk::remove(&dir.join(&journal));
-                (
-                    Journal::create(dir, &journal, content, layout)?,
-                    Records::default(),
-                )
+                let created = Journal::create(dir, &journal, content, layout);
+                if created.is_err() {
+                    // Without a journal nobody can go on with what is there.
+                    disk::remove(&dir.join(&journal));
+                    disk::remove(&dir.join(&part));
+                }
+                (created?, Records::default())
             }
         };
-        let part = Arc::new(Part { file, journal });
-        let mut here = records.durable;
-        here.extend(part.check(records.doubtful));
         let partial = Self {
-            part,
+            part: Arc::new(Part { file, journal }),
             dir: dir.to_owned(),
             stem,
             ending: Ending::Stays,
+            named: None,
         };
-        Ok(Some((partial, here)))
+        Ok(Some((partial, records)))
     }
 
     /// The bytes, for those who write and serve them.
@@ -240,10 +305,7 @@ impl Partial {
             return Ok(());
         }
         let hidden = self.dir.join(format!("{}{PART_SUFFIX}", self.stem));
-        disk::rename_new(&hidden, path).map_err(|error| StoreError {
-            path: path.to_owned(),
-            reason: explain(&error),
-        })?;
+        disk::rename_new(&hidden, path).map_err(|error| StoreError::new(path, &error))?;
         self.ending = Ending::IsFinished;
         Ok(())
     }
@@ -254,34 +316,49 @@ impl Partial {
     /// # Errors
     /// When the disk fails.
     pub fn finish(&mut self, prefix: &str, name: &FileName) -> Result<PathBuf, StoreError> {
-        let fail = |path: &Path, error: &io::Error| StoreError {
-            path: path.to_owned(),
-            reason: explain(error),
+        let fail = |path: &Path, error: &io::Error| {
+            if self.part.is_removed() {
+                return StoreError::lasting(path, PART_IS_GONE);
+            }
+            StoreError::new(path, error)
         };
-        disk::make_public(&self.part.file, 0o666);
-        self.part
-            .file
-            .sync_all()
-            .map_err(|error| fail(&self.dir, &error))?;
+        let named = match self.named.take() {
+            Some(path) => path,
+            None => {
+                disk::make_public(&self.part.file, 0o666);
+                let synced = self.part.file.sync_all();
+                synced.map_err(|error| fail(&self.dir, &error))?;
+                self.rename(prefix, name, fail)?
+            }
+        };
+        self.ending = Ending::IsFinished;
+        let synced = disk::sync_dir(&self.dir);
+        if let Err(error) = synced {
+            self.named = Some(named);
+            return Err(StoreError::new(&self.dir, &error));
+        }
+        Ok(named)
+    }
+
+    fn rename(
+        &self,
+        prefix: &str,
+        name: &FileName,
+        fail: impl Fn(&Path, &io::Error) -> StoreError,
+    ) -> Result<PathBuf, StoreError> {
         let hidden = self.dir.join(format!("{}{PART_SUFFIX}", self.stem));
         for copy in 1..=MAX_COPIES {
             let name = safe_file_name(prefix, name.as_str(), copy);
             let path = self.dir.join(&name);
             match disk::rename_new(&hidden, &path) {
-                Ok(()) => {
-                    self.ending = Ending::IsFinished;
-                    disk::sync_dir(&self.dir).map_err(|error| fail(&self.dir, &error))?;
-                    return Ok(path);
-                }
+                Ok(()) => return Ok(path),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(fail(&path, &error)),
             }
         }
-        let reason = "there are too many files of this name".to_owned();
-        Err(StoreError {
-            path: self.dir.join(safe_file_name(prefix, name.as_str(), 1)),
-            reason,
-        })
+        let path = self.dir.join(safe_file_name(prefix, name.as_str(), 1));
+        let reason = "there are too many files of this name";
+        Err(StoreError::lasting(&path, reason))
     }
 }
 
@@ -292,9 +369,15 @@ impl Drop for Partial {
         if is_discarded && !is_finished {
             disk::remove(&self.dir.join(format!("{}{PART_SUFFIX}", self.stem)));
         }
-        if is_discarded || is_finished {
-            disk::remove(&self.dir.join(format!("{}{JOURNAL_SUFFIX}", self.stem)));
+        let journal = self.dir.join(format!("{}{JOURNAL_SUFFIX}", self.stem));
+        // Once the part file has its final name, another process may have begun the next journal.
+        if (is_discarded || is_finished) && self.part.journal.is_at(&journal) {
+            disk::remove(&journal);
         }
+        // Others may still hold the part, to write a last piece or to serve what is there: whoever comes
+        // next need not wait for them.
+        self.part.journal.close();
+        let _ = self.part.file.unlock();
     }
 }
 
@@ -307,6 +390,19 @@ pub fn hidden_stem(content: ContentId, number: u32) -> String {
     } else {
         format!("{HIDDEN_PREFIX}{digits}-{number}")
     }
+}
+
+/// Is this more than a disk that is full or fails for a while?
+#[must_use]
+pub fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::FileTooLarge
+    )
 }
 
 /// What the system's no means to a person.
@@ -513,6 +609,47 @@ mod tests {
         assert!(here.is_empty() && second.stem != first.stem);
         drop((first, second));
         assert_eq!(numbers(&open().1), [0]);
+    }
+
+    #[test]
+    fn a_place_is_free_once_its_download_ended_also_while_others_still_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = vec![7; 2 << 20];
+        let open = || Partial::open(dir.path(), id(&bytes), layout(2 << 20)).unwrap();
+        let (partial, _) = open();
+        put(&partial, &bytes, &[0]);
+        let (stem, served) = (partial.stem.clone(), partial.part());
+        drop(partial);
+        let (partial, here) = open();
+        assert_eq!((&partial.stem, numbers(&here)), (&stem, vec![0]));
+        let late = served.put(
+            layout(2 << 20).piece(1).unwrap(),
+            &bytes[..1 << 20],
+            &[0; 32],
+        );
+        assert!(late.is_err(), "the journal has another owner now");
+        drop(partial);
+        Partial::discard_left(dir.path(), id(&bytes), layout(2 << 20));
+        assert!(names_in(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_have_a_journal_leaves_no_part_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_the_way = format!("{}{JOURNAL_SUFFIX}", hidden_stem(id(b"x"), 1));
+        std::fs::create_dir(dir.path().join(&in_the_way)).unwrap();
+        Partial::open(dir.path(), id(b"x"), layout(1)).unwrap_err();
+        assert_eq!(names_in(dir.path()), [in_the_way]);
+    }
+
+    #[test]
+    fn what_somebody_removed_cannot_be_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut partial, _) = Partial::open(dir.path(), id(b"x"), layout(1)).unwrap();
+        put(&partial, b"x", &[0]);
+        std::fs::remove_file(dir.path().join(format!("{}{PART_SUFFIX}", partial.stem))).unwrap();
+        let error = partial.finish("", &"x".parse().unwrap()).unwrap_err();
+        assert!(error.is_lasting && error.reason == PART_IS_GONE, "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::shares::Contents;
-use super::store::{StoreError, explain, hidden_stem, safe_file_name};
+use super::store::{StoreError, hidden_stem, safe_file_name};
 use super::target::Verdict;
 use crate::disk;
 use crate::wire::control::Publication;
@@ -58,18 +58,13 @@ impl Unpacking {
     /// # Errors
     /// When the directory cannot be written, or another process is at it.
     pub fn open(dir: &Path, file: Publication, listing: Listing) -> Result<Self, StoreError> {
-        let fail = |error: &io::Error| StoreError {
-            path: dir.to_owned(),
-            reason: explain(error),
-        };
+        let fail = |error: &io::Error| StoreError::new(dir, error);
         let root = root_of(dir, file.content);
         disk::create_dir(&root).map_err(|error| fail(&error))?;
         let lock = File::open(&root).map_err(|error| fail(&error))?;
         if lock.try_lock().is_err() {
-            return Err(StoreError {
-                path: dir.to_owned(),
-                reason: "another p2pfs is fetching this folder there".to_owned(),
-            });
+            let reason = "another p2pfs is fetching this folder there";
+            return Err(StoreError::lasting(dir, reason));
         }
         let runs = listing.runs();
         let layout = layout_of(&runs).map_err(|error| fail(&error))?;
@@ -282,10 +277,8 @@ impl Unpacking {
     /// What the system says.
     pub fn note_large(&self, index: usize, file: &FileEntry) -> Result<(), StoreError> {
         let path = self.path(index);
-        self.settle(index, file).map_err(|error| StoreError {
-            path,
-            reason: explain(&error),
-        })
+        self.settle(index, file)
+            .map_err(|error| StoreError::new(&path, &error))
     }
 
     /// Makes all of it durable and gives it its name. Blocking. May be tried again after it failed.
@@ -293,10 +286,7 @@ impl Unpacking {
     /// # Errors
     /// When the disk fails.
     pub fn finish(&self, prefix: &str, name: &FileName) -> Result<PathBuf, StoreError> {
-        let fail = |path: &Path, error: &io::Error| StoreError {
-            path: path.to_owned(),
-            reason: explain(error),
-        };
+        let fail = StoreError::new;
         self.open_up()
             .and_then(|()| disk::sync_file_system(&self.lock))
             .map_err(|error| fail(&self.dir, &error))?;
@@ -312,10 +302,8 @@ impl Unpacking {
                 Err(error) => return Err(fail(&path, &error)),
             }
         }
-        Err(StoreError {
-            path: self.dir.clone(),
-            reason: "there are too many folders of this name".to_owned(),
-        })
+        let reason = "there are too many folders of this name";
+        Err(StoreError::lasting(&self.dir, reason))
     }
 
     /// Gives its folders the rights that the user's other new folders have.

@@ -85,9 +85,14 @@ impl Picker {
         }
     }
 
-    /// A source does not have this piece after all.
-    pub fn remove_copy(&mut self, piece: PieceIndex) {
-        self.change_copy(piece, |copies| copies.saturating_sub(1));
+    /// A source does not have this piece after all; did it seem so?
+    pub fn remove_piece(&mut self, stock: &mut Stock, piece: PieceIndex) -> bool {
+        let at = self.distance(piece);
+        let had = stock.pieces.remove(at);
+        if had && stock.is_counted {
+            self.change_copies(at, |copies| copies.saturating_sub(1));
+        }
+        had
     }
 
     /// A source went that had these pieces.

@@ -161,9 +161,8 @@ impl Swarm {
     /// A source does not have this piece after all.
     pub fn source_lacks(&mut self, peer: &PeerId, piece: PieceIndex) {
         if let Some(source) = self.sources.get_mut(peer)
-            && source.has.remove(piece)
+            && self.picker.remove_piece(&mut source.has, piece)
         {
-            self.picker.remove_copy(piece);
             source.forget(piece);
             self.release(*peer, piece);
         }
