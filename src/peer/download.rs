@@ -148,12 +148,11 @@ impl Downloads {
             .await?
             .map_err(local)?;
         let growing = Arc::new(Growing::new(content, partial.part(), &here));
-        let is_here = growing.here().is_full() || self.copy_own(&growing).await?;
-        let mut driven = Driven::default();
-        if !is_here {
-            let target = Target::Content(Arc::clone(&growing));
-            driven = Driver::new(self, job, target).run().await?;
+        if !growing.here().is_full() {
+            self.copy_own(&growing).await?;
         }
+        let target = Target::Content(Arc::clone(&growing));
+        let driven = Driver::new(self, job, target).run().await?;
         let Some(tree) = growing.whole_tree() else {
             // Each piece was right, and yet the whole is not: the hashes that were kept are damaged.
             partial.discard();
@@ -191,12 +190,10 @@ impl Downloads {
             if file.kind == PublicationKind::Folder {
                 unpack::discard(&dir, file.content);
             }
-            let layout = Layout::new(file.len).ok()?;
-            let (mut partial, _) = Partial::open(&dir, file.content, layout).ok()?;
-            partial.discard();
-            Some(())
+            if let Ok(layout) = Layout::new(file.len) {
+                Partial::discard_left(&dir, file.content, layout);
+            }
         });
-        // What cannot be opened cannot be removed either.
         let _ = discarding.await;
     }
 
@@ -221,7 +218,8 @@ impl Downloads {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if !job.wanted.waits && started.elapsed() >= DISK_PATIENCE {
+            let is_over = error.is_lasting || started.elapsed() >= DISK_PATIENCE;
+            if is_over && (!job.wanted.waits || error.is_hopeless()) {
                 return Err(local(error));
             }
             let reason = format!("cannot write {}: {error}", error.path.display());
@@ -235,18 +233,18 @@ impl Downloads {
         }
     }
 
-    /// Takes a content that we share ourselves from there. Each piece is verified all the same: the file
+    /// Takes a content that we share ourselves from there, as far as that goes. Each piece is verified all the same: the file
     /// may be changing under our hands.
-    async fn copy_own(&self, growing: &Arc<Growing>) -> Result<bool, DownloadError> {
+    async fn copy_own(&self, growing: &Arc<Growing>) -> Result<(), DownloadError> {
         let (shares, growing) = (self.shares.clone(), Arc::clone(growing));
-        let copying = blocking(move || -> io::Result<bool> {
+        let copying = blocking(move || -> io::Result<()> {
             let Some(serving) = shares.open(&growing.content()) else {
-                return Ok(false);
+                return Ok(());
             };
             let (tree, layout) = (serving.tree(), growing.layout());
             // Somebody may have published our content with a length that it does not have.
             if tree.layout() != layout {
-                return Ok(false);
+                return Ok(());
             }
             let mut buffer = Vec::new();
             for piece in layout.pieces().filter(|piece| !growing.has(*piece)) {
@@ -254,14 +252,15 @@ impl Downloads {
                 let is_read = serving.read_at(&mut buffer, layout.offset(piece)).is_ok();
                 let hash = hash_piece(layout, piece, &buffer);
                 if !is_read || tree.hash_of(piece) != Some(hash) {
-                    return Ok(false);
+                    return Ok(());
                 }
                 growing.put(piece, &buffer, &hash)?;
             }
-            Ok(true)
+            Ok(())
         });
         // A disk that is full fails again where it is waited for.
-        Ok(copying.await?.unwrap_or(false))
+        let _ = copying.await?;
+        Ok(())
     }
 }
 

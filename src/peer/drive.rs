@@ -16,7 +16,7 @@ use super::download::{Announcement, DISK_PATIENCE, Downloads};
 use super::event::{DownloadError, Event, Progress, RequestError};
 use super::listing::holders;
 use super::source::{self, Ask, Goal, Report};
-use super::store::explain;
+use super::store::{PART_IS_GONE, explain, is_lasting};
 use super::target::{Synced, Target};
 use super::transfers::{Handle, State};
 use crate::disk;
@@ -125,10 +125,12 @@ pub struct Driver<'a> {
     announcement: Option<Announcement>,
 }
 
-/// The disk takes nothing: since when, and because it is full?
+/// The disk takes nothing.
 struct Trouble {
     since: Instant,
     is_full: bool,
+    /// A piece was written since; when that is durable, too, the trouble is over.
+    has_written: bool,
 }
 
 /// What came from others, and what keeps the content offered until it is shared as a whole.
@@ -192,7 +194,7 @@ impl<'a> Driver<'a> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let before = self.target.done_len();
-        if before > 0 {
+        if before > 0 && !self.swarm.is_complete() {
             self.announce();
         }
         while !self.is_done().await? {
@@ -272,7 +274,17 @@ impl<'a> Driver<'a> {
     fn handle_synced(&mut self, synced: Synced) -> Result<(), DownloadError> {
         self.next_sync = Instant::now() + SYNC_EVERY;
         match synced {
-            Ok(()) => Ok(()),
+            Ok(0) => Ok(()),
+            Ok(_) => {
+                if self
+                    .trouble
+                    .take_if(|trouble| trouble.has_written)
+                    .is_some()
+                {
+                    self.is_waiting = false;
+                }
+                Ok(())
+            }
             Err((error, lost)) => {
                 self.swarm.forget(lost);
                 self.disk_failed(&error)
@@ -288,15 +300,22 @@ impl<'a> Driver<'a> {
         self.next_locate = now + DISK_PAUSE;
         let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
         let reason = explain(error);
-        if !self.job.wanted.waits && now.saturating_duration_since(since) >= DISK_PATIENCE {
-            return Err(DownloadError::Local {
-                path: self.job.dir.to_owned(),
-                reason,
-            });
+        let path = self.job.dir.to_owned();
+        if self.target.is_removed() {
+            let reason = PART_IS_GONE.to_owned();
+            return Err(DownloadError::Local { path, reason });
+        }
+        let is_over = is_lasting(error) || now.saturating_duration_since(since) >= DISK_PATIENCE;
+        if is_over && !self.job.wanted.waits {
+            return Err(DownloadError::Local { path, reason });
         }
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         let is_full = full.contains(&error.kind());
-        self.trouble = Some(Trouble { since, is_full });
+        self.trouble = Some(Trouble {
+            since,
+            is_full,
+            has_written: false,
+        });
         let reason = format!("cannot write to {}: {reason}", self.job.dir.display());
         self.tell_waiting(reason, |name, reason| Event::Stuck { name, reason });
         Ok(())
@@ -305,7 +324,8 @@ impl<'a> Driver<'a> {
     /// A full disk is not tried before there is room again.
     fn is_disk_full(&self) -> bool {
         let is_full = self.trouble.as_ref().is_some_and(|trouble| trouble.is_full);
-        is_full && disk::free_space(self.job.dir).is_ok_and(|free| free < MIN_FREE)
+        let need = self.target.whole_len() - self.target.done_len();
+        is_full && disk::free_space(self.job.dir).is_ok_and(|free| free < MIN_FREE.min(need))
     }
 
     /// Asks who has the content, unless that is asked already.
@@ -313,11 +333,22 @@ impl<'a> Driver<'a> {
         if self.is_disk_full() {
             self.next_locate = Instant::now() + DISK_PAUSE;
         } else if self.locating.is_none() {
+            self.count_unreported();
             let (control, content) = (self.downloads.control.clone(), self.job.wanted.file.content);
             self.locating = Some(tokio::spawn(
                 async move { holders(&control, content).await },
             ));
             self.is_resting = false;
+        }
+    }
+
+    /// Pieces that were on their way to the disk when their sources were let go of.
+    fn count_unreported(&mut self) {
+        if self.trouble.is_some() {
+            let (now, nobody) = (Instant::now(), self.downloads.control.tracker());
+            for piece in self.target.here().iter() {
+                let _ = self.swarm.piece_arrived(now, &nobody, piece);
+            }
         }
     }
 
@@ -403,9 +434,10 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         match report {
             Report::Connected(has) => {
-                self.swarm.add_source(now, peer, has);
+                // Nobody that was let go of meanwhile.
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.is_connected = true;
+                    self.swarm.add_source(now, peer, has);
                 }
                 self.feed(now, peer).await;
             }
@@ -422,11 +454,18 @@ impl<'a> Driver<'a> {
                     Err(error) => self.drop_liar(peer, &error.to_string()),
                 }
             }
+            // A sync that failed has taken it back before we heard of it.
+            Report::Piece(piece) if !self.target.has(piece) => {
+                self.swarm.piece_was_lost(&peer, piece);
+            }
             Report::Piece(piece) => {
                 self.backoff.succeed();
                 self.last_piece = Some(now);
-                self.trouble = None;
-                self.is_waiting = false;
+                match &mut self.trouble {
+                    // What an old source still reports was written before.
+                    Some(trouble) => trouble.has_written |= self.links.contains_key(&peer),
+                    None => self.is_waiting = false,
+                }
                 self.delivered_by.insert(peer);
                 self.announce();
                 if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
@@ -463,7 +502,8 @@ impl<'a> Driver<'a> {
         self.feed_idle(now).await;
         self.ask_held(now).await;
         self.meter.handle_timeout(now);
-        if self.next_sync <= now && self.syncing.is_none() {
+        let is_due = self.next_sync <= now || self.trouble.is_some();
+        if is_due && self.syncing.is_none() {
             let target = self.target.clone();
             self.syncing = Some(spawn_blocking(move || target.sync()));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -19,6 +19,8 @@ pub struct Growing {
     content: ContentId,
     part: Arc<Part>,
     state: Mutex<State>,
+    /// Shared by those who write; alone is who finds out what a failed sync has lost.
+    writing: RwLock<()>,
     /// Counts the pieces that came; uploads wait for it.
     came: watch::Sender<u64>,
 }
@@ -54,6 +56,7 @@ impl Growing {
             content,
             part,
             state: Mutex::new(state),
+            writing: RwLock::default(),
             came: watch::Sender::new(0),
         }
     }
@@ -119,6 +122,10 @@ impl Growing {
     /// # Errors
     /// What the system says; the piece does not count then.
     pub fn put(&self, piece: PieceIndex, bytes: &[u8], hash: &Hash) -> io::Result<()> {
+        let _writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_removed() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         self.part.put(piece, bytes, hash)?;
         let mut state = self.state();
         state.hashes[piece.as_usize()] = *hash;
@@ -131,22 +138,37 @@ impl Growing {
         Ok(())
     }
 
-    /// Makes durable what came. Blocking.
+    /// Has somebody removed the file below?
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.part.is_removed()
+    }
+
+    /// Makes durable what came; how many pieces that were. Blocking.
     ///
     /// # Errors
-    /// What the system says, and which pieces count no longer: nobody knows whether they reached the disk.
+    /// What the system says, and which pieces count no longer: nobody knows whether they reached the disk,
+    /// and the next sync would not tell.
     pub fn sync(&self) -> Synced {
-        let unsynced = std::mem::take(&mut self.state().unsynced);
+        let mut unsynced = std::mem::take(&mut self.state().unsynced);
         if unsynced.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        self.part.sync().map_err(|error| {
-            let mut state = self.state();
-            for piece in &unsynced {
-                state.has.remove(*piece);
-            }
-            (error, unsynced)
-        })
+        let Err(error) = self.part.sync() else {
+            return Ok(unsynced.len());
+        };
+        // Also what was written while the sync ran is lost with it.
+        let _alone = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        unsynced.append(&mut state.unsynced);
+        for piece in &unsynced {
+            state.has.remove(*piece);
+        }
+        let left = state.has.iter();
+        self.part
+            .restart(left.map(|piece| (piece, &state.hashes[piece.as_usize()])));
+        drop(state);
+        Err((error, unsynced))
     }
 
     /// The whole tree, when all pieces are here; `None` when they do not fold to the content's id.

@@ -59,6 +59,12 @@ impl StoreError {
         }
     }
 
+    /// Is there nothing left to write to, so that waiting is of no use?
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.reason == PART_IS_GONE
+    }
+
     /// Something that does not pass by itself.
     #[must_use]
     pub fn lasting(path: &Path, reason: impl Into<String>) -> Self {

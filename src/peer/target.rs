@@ -30,8 +30,8 @@ pub enum Verdict {
     Short,
 }
 
-/// Whether what was made durable is so; if not, why, and which pieces count no longer.
-pub type Synced = Result<(), (io::Error, Vec<PieceIndex>)>;
+/// How many pieces became durable; if they did not, why, and which ones count no longer.
+pub type Synced = Result<usize, (io::Error, Vec<PieceIndex>)>;
 
 impl Target {
     /// What is opened at a source.
@@ -67,6 +67,15 @@ impl Target {
         match self {
             Self::Content(growing) => growing.here(),
             Self::Folder(folder) => folder.here(),
+        }
+    }
+
+    /// Is this piece here?
+    #[must_use]
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        match self {
+            Self::Content(growing) => growing.has(piece),
+            Self::Folder(folder) => folder.here().has(piece),
         }
     }
 
@@ -188,7 +197,25 @@ impl Target {
         match self {
             Self::Content(growing) => growing.sync(),
             // A folder is synced as a whole, when all of it is here.
-            Self::Folder(_) => Ok(()),
+            Self::Folder(_) => Ok(0),
+        }
+    }
+
+    /// Has somebody removed what is here below it?
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        match self {
+            Self::Content(growing) => growing.is_removed(),
+            Self::Folder(folder) => folder.is_removed(),
+        }
+    }
+
+    /// Bytes of all of it.
+    #[must_use]
+    pub fn whole_len(&self) -> u64 {
+        match self {
+            Self::Content(growing) => growing.layout().len(),
+            Self::Folder(folder) => folder.contents().len,
         }
     }
 }

@@ -259,6 +259,12 @@ impl Unpacking {
         missing.collect()
     }
 
+    /// Has somebody removed it?
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        !disk::is_at(&self.lock, &self.root)
+    }
+
     /// Where it grows.
     #[must_use]
     pub fn root(&self) -> &Path {
