@@ -144,12 +144,13 @@ impl Downloads {
         };
         let layout = Layout::new(len).map_err(|_| corrupt())?;
         let dir = job.dir.to_owned();
-        let (mut partial, here) = blocking(move || Partial::open(&dir, content, layout))
-            .await?
-            .map_err(local)?;
+        let (mut partial, here) =
+            blocking(job.handle, move || Partial::open(&dir, content, layout))
+                .await?
+                .map_err(local)?;
         let growing = Arc::new(Growing::new(content, partial.part(), &here));
         if !growing.here().is_full() {
-            self.copy_own(&growing).await?;
+            self.copy_own(&growing, job.handle).await?;
         }
         let target = Target::Content(Arc::clone(&growing));
         let driven = Driver::new(self, job, target).run().await?;
@@ -186,7 +187,7 @@ impl Downloads {
     /// Removes what is here of a download that nobody wants any more.
     pub async fn discard(wanted: &Wanted, dir: &Path) {
         let (dir, file) = (dir.to_owned(), wanted.file.clone());
-        let discarding = blocking(move || {
+        let discarding = spawn_blocking(move || {
             if file.kind == PublicationKind::Folder {
                 unpack::discard(&dir, file.content);
             }
@@ -209,7 +210,7 @@ impl Downloads {
         let started = Instant::now();
         let (mut finish, mut is_told) = (finish, false);
         loop {
-            let finishing = blocking(move || {
+            let finishing = blocking(job.handle, move || {
                 let finished = finish();
                 (finish, finished)
             });
@@ -235,9 +236,9 @@ impl Downloads {
 
     /// Takes a content that we share ourselves from there, as far as that goes. Each piece is verified all the same: the file
     /// may be changing under our hands.
-    async fn copy_own(&self, growing: &Arc<Growing>) -> Result<(), DownloadError> {
+    async fn copy_own(&self, growing: &Arc<Growing>, handle: &Handle) -> Result<(), DownloadError> {
         let (shares, growing) = (self.shares.clone(), Arc::clone(growing));
-        let copying = blocking(move || -> io::Result<()> {
+        let copying = blocking(handle, move || -> io::Result<()> {
             let Some(serving) = shares.open(&growing.content()) else {
                 return Ok(());
             };
@@ -265,14 +266,14 @@ impl Downloads {
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
+    handle: &Handle,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DownloadError> {
-    spawn_blocking(job)
-        .await
-        .map_err(|error| DownloadError::Local {
-            path: PathBuf::from("."),
-            reason: error.to_string(),
-        })
+    let done = handle.run_blocking(job).await;
+    done.ok_or_else(|| DownloadError::Local {
+        path: PathBuf::from("."),
+        reason: "the work on it broke off".to_owned(),
+    })
 }
 
 pub(super) fn local(error: StoreError) -> DownloadError {

@@ -49,7 +49,7 @@ impl Downloads {
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());
         let publication = file.clone();
-        let opening = blocking(move || {
+        let opening = blocking(handle, move || {
             let listing = read_listing(&read).ok_or(None)?;
             Unpacking::open(&place, publication, listing).map_err(Some)
         });

@@ -368,6 +368,8 @@ impl Peer {
                 order = orders.until_other_than(Order::Run) => order,
                 done = self.fetch(wanted, dir, &handle) => return done,
             };
+            // What it was doing with the disk is over before the next one looks at what is there.
+            handle.settle().await;
             if order == Order::Pause {
                 handle.set_state(State::Paused);
                 tokio::select! {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 use super::event::Progress;
 use crate::wire::control::Publication;
@@ -128,9 +129,12 @@ impl Transfers {
         };
         table.running.insert(id, Entry { shown, orders });
         drop(table);
+        let jobs = TaskTracker::new();
+        jobs.close();
         let handle = Handle {
             transfers: self.clone(),
             id,
+            jobs,
         };
         (handle, watching)
     }
@@ -145,6 +149,7 @@ impl Transfers {
 pub struct Handle {
     transfers: Transfers,
     id: TransferId,
+    jobs: TaskTracker,
 }
 
 /// What people want of one download.
@@ -176,6 +181,23 @@ impl Handle {
         let place = Arc::clone(&self.transfers.places).acquire_owned().await;
         self.set_state(State::Running);
         place.ok()
+    }
+
+    /// Runs a job of this download that waits for the disk; `None` when it did not come to an end. Whoever
+    /// drops the future does not end the job.
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, done) = oneshot::channel();
+        // What nobody takes is dropped here, within the job.
+        self.jobs.spawn_blocking(move || drop(sender.send(job())));
+        done.await.ok()
+    }
+
+    /// Until no job runs any more.
+    pub async fn settle(&self) {
+        self.jobs.wait().await;
     }
 
     /// How far it is.
@@ -249,6 +271,22 @@ mod tests {
         drop(handles.next());
         assert_eq!(states(), [State::Running, State::Queued(0)]);
         assert_eq!(transfers.list()[0].id, 2, "numbers stay");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_nobody_waits_for_any_more_is_settled_before_the_next_one() {
+        let (handle, _orders) = Transfers::new(1).begin(file());
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let kept = Arc::new(());
+        let held = Arc::clone(&kept);
+        let job = handle.run_blocking(move || (wait.recv().is_ok(), held));
+        assert!(
+            tokio::time::timeout(std::time::Duration::ZERO, job)
+                .await
+                .is_err()
+        );
+        tokio::join!(handle.settle(), async { go.send(()).unwrap() });
+        assert_eq!(Arc::strong_count(&kept), 1, "what it returned is gone, too");
     }
 
     #[tokio::test]
