@@ -7,17 +7,19 @@ use std::time::Duration;
 use crate::support::{Group, Process, assert_same, names_in, wait_until};
 
 const MIB: u64 = 1 << 20;
-/// Head and record of a journal, in bytes.
-const HEAD: u64 = 48;
-const RECORD: u64 = 40;
+/// Head and record of a journal, in bytes, and what a record of a piece begins with.
+const HEAD: usize = 48;
+const RECORD: usize = 40;
+const PIECE: u8 = 1;
 
 /// Pieces that the journal in `dir` speaks of, if there is one.
 fn journalled(dir: &Path) -> Option<u64> {
     let journal = names_in(dir)
         .into_iter()
         .find(|name| name.ends_with(".journal"))?;
-    let len = fs::metadata(dir.join(journal)).ok()?.len();
-    Some(len.saturating_sub(HEAD) / RECORD)
+    let bytes = fs::read(dir.join(journal)).ok()?;
+    let records = bytes.get(HEAD..).unwrap_or_default().chunks_exact(RECORD);
+    Some(records.filter(|record| record[0] == PIECE).count() as u64)
 }
 
 fn get(group: &Group, address: &str, out: &Path, state: &str) -> Process {
