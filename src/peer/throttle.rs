@@ -35,10 +35,21 @@ struct Inner {
 struct Account {
     bytes: i64,
     at: Instant,
+    /// Under this rate: what is owed under another one is forgiven, for it could take for ever.
+    rate: i64,
 }
 
 impl Account {
-    fn refill(&mut self, now: Instant, rate: i64) {
+    const fn new(now: Instant, rate: i64) -> Self {
+        Self {
+            bytes: 0,
+            at: now,
+            rate,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let rate = self.rate;
         let earned = |time: Duration| {
             let bytes = i128::from(rate) * i128::try_from(time.as_micros()).unwrap_or(i128::MAX)
                 / 1_000_000;
@@ -52,8 +63,8 @@ impl Account {
     }
 
     /// How long until nothing is owed.
-    fn time_left(&self, rate: i64) -> Duration {
-        let micros = i128::from(-self.bytes) * 1_000_000 / i128::from(rate);
+    fn time_left(&self) -> Duration {
+        let micros = i128::from(-self.bytes) * 1_000_000 / i128::from(self.rate);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0).saturating_add(1))
     }
 }
@@ -106,14 +117,17 @@ impl Place {
         while let Some(rate) = self.throttle.rate() {
             let rate = i64::try_from(rate).unwrap_or(i64::MAX);
             let now = Instant::now();
-            let account = account.get_or_insert(Account { bytes: 0, at: now });
-            account.refill(now, rate);
+            let account = account.get_or_insert(Account::new(now, rate));
+            if account.rate != rate {
+                *account = Account::new(now, rate);
+            }
+            account.refill(now);
             if account.bytes >= 0 {
                 account.bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
                 return;
             }
             // Not longer: the rate may be changed meanwhile.
-            sleep(account.time_left(rate).min(LOOK_AGAIN)).await;
+            sleep(account.time_left().min(LOOK_AGAIN)).await;
         }
         *account = None;
     }
@@ -172,5 +186,17 @@ mod tests {
         throttle.set(None);
         waiting.await.unwrap();
         assert!(start.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_rate_forgives_what_was_owed_under_a_lower_one() {
+        let throttle = Throttle::default();
+        throttle.set(Some(1000));
+        let place = throttle.place(PeerId([1; 32]));
+        place.pass(1_000_000).await;
+        let start = Instant::now();
+        throttle.set(Some(2000));
+        place.pass(1).await;
+        assert!(start.elapsed() < Duration::from_secs(1));
     }
 }
