@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -112,6 +113,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         spare: Vec::new(),
         verifying: JoinSet::new(),
         last_sign: Instant::now(),
+        passing: None,
     };
     source
         .run(reader, asks)
@@ -146,7 +148,12 @@ struct Source {
     spare: Vec<Vec<u8>>,
     verifying: JoinSet<Verified>,
     last_sign: Instant,
+    /// Under a limit: what came last waits for its turn, and who is not read from sends no faster.
+    passing: Option<Passing>,
 }
+
+/// Ends when something may pass.
+type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {
     async fn run(
@@ -159,6 +166,8 @@ impl Source {
         }
         // Who only waits for pieces says nothing else, and would be taken for dead.
         let mut pings = tokio::time::interval(PING_AFTER);
+        let mut signs = tokio::time::interval(SIGN_EVERY);
+        signs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = pings.tick() => self.writer.send(&Frame::Ping).await?,
@@ -174,7 +183,11 @@ impl Source {
                         return Ok(());
                     }
                 },
-                frame = reader.next(), if self.verifying.len() < MAX_VERIFYING => match frame? {
+                () = passed(&mut self.passing) => self.passing = None,
+                // It is our limit that holds it up: it must not be taken for one that sends nothing.
+                _ = signs.tick(), if self.passing.is_some() => self.report(Report::Sign).await,
+                frame = reader.next(),
+                    if self.verifying.len() < MAX_VERIFYING && self.passing.is_none() => match frame? {
                     Some(frame) => {
                         if !self.handle(frame).await? {
                             return Ok(());
@@ -265,8 +278,10 @@ impl Source {
                 if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
                     self.verify(whole);
                 }
-                // Who is not read from sends no faster.
-                self.place.pass(len).await;
+                if self.goal.throttle.rate().is_some() {
+                    let place = self.place.clone();
+                    self.passing = Some(Box::pin(async move { place.pass(len).await }));
+                }
                 if self.last_sign.elapsed() >= SIGN_EVERY {
                     self.last_sign = Instant::now();
                     self.report(Report::Sign).await;
@@ -378,7 +393,15 @@ impl Source {
         .await;
     }
 
-    async fn report(&self, report: Report) {
+    async fn report(&mut self, report: Report) {
         let _ = self.goal.reports.send((self.peer, report)).await;
+    }
+}
+
+/// Until what came last may pass, or for ever when nothing waits.
+async fn passed(passing: &mut Option<Passing>) {
+    match passing {
+        Some(passing) => passing.await,
+        None => std::future::pending().await,
     }
 }
