@@ -12,6 +12,7 @@ use super::control::Control;
 use super::drive::{Driven, Driver, Job};
 use super::event::{DownloadError, Event};
 use super::growing::{Growing, Nursery, Offered};
+use super::liars::Liars;
 use super::membership::Membership;
 use super::shares::{Contents, Shares};
 use super::store::{Partial, StoreError};
@@ -42,6 +43,8 @@ pub struct Downloads {
     pub shares: Shares,
     /// What is being fetched.
     pub nursery: Nursery,
+    /// Who is not asked.
+    pub liars: Liars,
     /// How fast all downloads together may be.
     pub throttle: Throttle,
     /// What names begin with.
@@ -170,16 +173,19 @@ impl Downloads {
     pub fn announce(&self, file: Publication, growing: &Arc<Growing>) -> Announcement {
         let (until, ended) = oneshot::channel::<()>();
         let (control, shares) = (self.control.clone(), self.shares.clone());
+        let nursery = self.nursery.clone();
+        let offered = nursery.offer(&file, growing);
         tokio::spawn(async move {
             // When it does not answer now, the next announcement says it.
             let _ = control.publish(file.clone()).await;
             let _ = ended.await;
-            if !shares.has(&file) {
+            // Another download of the same may still need it.
+            if !shares.has(&file) && !nursery.has(&file) {
                 let _ = control.withdraw(file).await;
             }
         });
         Announcement {
-            _offered: self.nursery.offer(growing),
+            _offered: offered,
             _until: until,
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio_util::task::TaskTracker;
 
@@ -31,8 +32,10 @@ use crate::wire::transfer::HashPage;
 
 /// Sources at the same time.
 const MAX_SOURCES: usize = 16;
-/// Reports and asks that may wait.
+/// Reports that may wait.
 const QUEUE: usize = 64;
+/// Asks that may wait for one source: several times what it may owe.
+const ASKS: usize = 256;
 /// How often stalls are looked for and progress is told.
 const TICK: Duration = Duration::from_millis(250);
 /// While it runs, new sources are asked for: soon in the beginning, when a crowd gathers, then less often.
@@ -42,7 +45,11 @@ const LOCATE_EVERY: Duration = Duration::from_secs(5);
 const REDIAL_AFTER: Duration = Duration::from_secs(3);
 /// A download that has begun is not given up before nothing came for so long: networks come back.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// A page of hashes that does not come is asked of somebody else after this long.
+/// People are told when for so long no source has anything that is missing.
+const STARVED: Duration = Duration::from_secs(3);
+/// One that had nothing to offer, after this long.
+const REST_OF_USELESS: Duration = Duration::from_secs(30);
+/// A page of hashes that does not come is asked of everybody after this long.
 const PAGE_PATIENCE: Duration = Duration::from_secs(2);
 /// What came is made durable this often.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
@@ -106,6 +113,8 @@ pub struct Driver<'a> {
     pages_asked: HashMap<HashPage, (PeerId, Instant)>,
     delivered_by: BTreeSet<PeerId>,
     backoff: Backoff,
+    /// Since when no source has anything that is missing.
+    starved_since: Option<Instant>,
     /// When the latest piece came.
     last_piece: Option<Instant>,
     next_locate: Instant,
@@ -170,6 +179,7 @@ impl<'a> Driver<'a> {
             pages_asked: HashMap::new(),
             delivered_by: BTreeSet::new(),
             backoff: Backoff::new(downloads.retry.clone()),
+            starved_since: None,
             last_piece: None,
             next_locate: now,
             locate_every: FIRST_LOCATE,
@@ -206,7 +216,7 @@ impl<'a> Driver<'a> {
                 self.locate();
             }
             tokio::select! {
-                Some((peer, report)) = self.reports.recv() => self.handle(peer, report).await?,
+                Some((peer, report)) = self.reports.recv() => self.handle(peer, report)?,
                 found = answer(&mut self.locating) => {
                     self.locating = None;
                     self.handle_found(found);
@@ -215,7 +225,7 @@ impl<'a> Driver<'a> {
                     self.syncing = None;
                     self.handle_synced(synced)?;
                 }
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => self.tick()?,
             }
         }
         self.tell_progress();
@@ -243,7 +253,7 @@ impl<'a> Driver<'a> {
     }
 
     fn may_locate(&self) -> bool {
-        !self.swarm.is_complete() && self.links.len() < MAX_SOURCES
+        !self.swarm.is_complete()
     }
 
     /// Lets go of all sources; what they owed is free again.
@@ -268,6 +278,9 @@ impl<'a> Driver<'a> {
         let is_published = growing.content() == file.content;
         if self.downloads.seeds && is_published && self.announcement.is_none() {
             self.announcement = Some(self.downloads.announce(file.clone(), growing));
+            // A crowd that began together is offered together.
+            self.locate_every = FIRST_LOCATE;
+            self.next_locate = self.next_locate.min(Instant::now() + FIRST_LOCATE);
         }
     }
 
@@ -396,6 +409,10 @@ impl<'a> Driver<'a> {
             "nobody has it now".clone_into(&mut self.last_failure);
         }
         self.found = holders.iter().map(|holder| holder.peer).collect();
+        let liars = &self.downloads.liars;
+        for liar in holders.extract_if(.., |holder| liars.has(now, &holder.peer)) {
+            self.last_failure = format!("{} sent wrong data less than an hour ago", liar.user);
+        }
         holders.retain(|holder| {
             let is_meant = self.job.wanted.from.is_none_or(|from| from == holder.peer);
             let may_dial = self
@@ -408,14 +425,14 @@ impl<'a> Driver<'a> {
                 && !self.swarm.is_liar(&holder.peer)
         });
         for holder in holders {
-            if self.links.len() >= MAX_SOURCES {
-                return;
-            }
             if self.links.contains_key(&holder.peer) {
                 continue;
             }
+            if self.links.len() >= MAX_SOURCES && !self.make_room(now) {
+                return;
+            }
             let (peer, user) = (holder.peer, holder.user.clone());
-            let (asks, receiver) = mpsc::channel(QUEUE);
+            let (asks, receiver) = mpsc::channel(ASKS);
             let task =
                 tokio::spawn(source::run(self.goal.clone(), holder, receiver)).abort_handle();
             self.links.insert(
@@ -430,7 +447,17 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn handle(&mut self, peer: PeerId, report: Report) -> Result<(), DownloadError> {
+    /// Lets go of a source that has nothing that is missing here.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let Some(useless) = self.swarm.useless(now) else {
+            return false;
+        };
+        self.swarm.remove_source(&useless);
+        self.resting.insert(useless, now + REST_OF_USELESS);
+        self.links.remove(&useless).is_some()
+    }
+
+    fn handle(&mut self, peer: PeerId, report: Report) -> Result<(), DownloadError> {
         let now = Instant::now();
         match report {
             Report::Connected(has) => {
@@ -439,18 +466,18 @@ impl<'a> Driver<'a> {
                     link.is_connected = true;
                     self.swarm.add_source(now, peer, has);
                 }
-                self.feed(now, peer).await;
+                self.feed(now, peer);
             }
             Report::Has(pieces) => {
                 self.swarm.source_has(&peer, pieces);
-                self.feed(now, peer).await;
+                self.feed(now, peer);
             }
             Report::Sign => self.swarm.note_sign(now, &peer),
             Report::Page(page, hashes) => {
                 self.swarm.note_sign(now, &peer);
                 self.pages_asked.remove(&page);
                 match self.target.insert_page(page, &hashes) {
-                    Ok(()) => self.ask_held(now).await,
+                    Ok(()) => self.ask_held(now),
                     Err(error) => self.drop_liar(peer, &error.to_string()),
                 }
             }
@@ -471,14 +498,14 @@ impl<'a> Driver<'a> {
                 if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
                     self.meter.add(now, self.target.piece_len(piece));
                     for other in others {
-                        self.send(other, Ask::Cancel(piece)).await;
+                        self.send(other, Ask::Cancel(piece));
                     }
                 }
-                self.feed(now, peer).await;
+                self.feed(now, peer);
             }
             Report::Lacks(piece) => {
                 self.swarm.source_lacks(&peer, piece);
-                self.feed(now, peer).await;
+                self.feed(now, peer);
             }
             Report::WrongPiece => self.drop_liar(peer, "it sent wrong data"),
             Report::Disk(piece, error) => {
@@ -487,86 +514,107 @@ impl<'a> Driver<'a> {
             }
             Report::Gone(reason) => self.lose(now, peer, reason),
         }
-        self.feed_idle(now).await;
+        self.feed_idle(now);
         Ok(())
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) -> Result<(), DownloadError> {
         let now = Instant::now();
         for (peer, piece) in self.swarm.handle_timeout(now) {
-            self.send(peer, Ask::Cancel(piece)).await;
+            self.send(peer, Ask::Cancel(piece));
         }
         for peer in self.swarm.silent(now) {
             self.lose(now, peer, "it sends nothing".to_owned());
         }
-        self.feed_idle(now).await;
-        self.ask_held(now).await;
+        self.feed_idle(now);
+        self.ask_held(now);
         self.meter.handle_timeout(now);
         let is_due = self.next_sync <= now || self.trouble.is_some();
         if is_due && self.syncing.is_none() {
             let target = self.target.clone();
             self.syncing = Some(spawn_blocking(move || target.sync()));
         }
+        self.note_starvation(now)?;
         self.tell_progress();
+        Ok(())
+    }
+
+    /// Downloaders that are left among themselves have each what the others have: they wait, and say so.
+    fn note_starvation(&mut self, now: Instant) -> Result<(), DownloadError> {
+        if !self.swarm.is_starved() || !self.links.values().any(|link| link.is_connected) {
+            self.starved_since = None;
+            return Ok(());
+        }
+        let since = *self.starved_since.get_or_insert(now);
+        let lasted = now.saturating_duration_since(since);
+        if lasted < STARVED {
+            return Ok(());
+        }
+        "nobody who is here has the rest".clone_into(&mut self.last_failure);
+        if self.job.wanted.waits {
+            let reason = self.last_failure.clone();
+            self.tell_waiting(reason, |name, reason| Event::Waiting { name, reason });
+        } else if lasted >= OUTAGE {
+            return Err(self.give_up());
+        }
+        Ok(())
     }
 
     /// Asks `peer` for as much as it shall have to do.
-    async fn feed(&mut self, now: Instant, peer: PeerId) {
+    fn feed(&mut self, now: Instant, peer: PeerId) {
         while let Some(piece) = self.swarm.next_request(now, &peer) {
-            self.ask_piece(now, peer, piece).await;
+            self.ask_piece(now, peer, piece);
         }
     }
 
-    async fn feed_idle(&mut self, now: Instant) {
+    fn feed_idle(&mut self, now: Instant) {
         let connected = self.links.iter().filter(|(_, link)| link.is_connected);
         for peer in connected.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            self.feed(now, peer).await;
+            self.feed(now, peer);
         }
     }
 
-    async fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
+    fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
         let page = match self.target.expected(piece) {
-            Ok(expected) => return self.send(peer, Ask::Piece(piece, expected)).await,
+            Ok(expected) => return self.send(peer, Ask::Piece(piece, expected)),
             Err(page) => page,
         };
         self.held.push((peer, piece));
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < PAGE_PATIENCE;
-        let asked = match self.pages_asked.get(&page) {
+        let mut asked = vec![peer];
+        match self.pages_asked.get(&page) {
             Some((_, at)) if is_fresh(*at) => return,
-            // Whoever left it unanswered is not asked again before all others were.
-            Some((last, _)) => self.next_source_after(*last).unwrap_or(peer),
-            None => peer,
-        };
-        self.pages_asked.insert(page, (asked, now));
-        self.send(asked, Ask::Page(page)).await;
-    }
-
-    /// The connected source that follows `last` in a round of all.
-    fn next_source_after(&self, last: PeerId) -> Option<PeerId> {
-        let connected = || {
-            self.links
-                .iter()
-                .filter(|(_, link)| link.is_connected)
-                .map(|(peer, _)| *peer)
-        };
-        connected()
-            .find(|peer| *peer > last)
-            .or_else(|| connected().next())
+            // Whoever offers the piece has the hashes that prove it. One that keeps them back shall not be
+            // followed by another one that does.
+            Some(_) => {
+                asked = self.links.keys().copied().collect();
+                asked.retain(|peer| self.swarm.has_piece(peer, piece));
+            }
+            None => {}
+        }
+        self.pages_asked.insert(page, (peer, now));
+        for peer in asked {
+            self.send(peer, Ask::Page(page));
+        }
     }
 
     /// Goes through the pieces that waited for hashes.
-    async fn ask_held(&mut self, now: Instant) {
+    fn ask_held(&mut self, now: Instant) {
         for (peer, piece) in std::mem::take(&mut self.held) {
             if self.swarm.owes(&peer, piece) {
-                self.ask_piece(now, peer, piece).await;
+                self.ask_piece(now, peer, piece);
             }
         }
     }
 
-    async fn send(&mut self, peer: PeerId, ask: Ask) {
-        if let Some(link) = self.links.get(&peer) {
-            // A source that ended has reported it, or will.
-            let _ = link.asks.send(ask).await;
+    fn send(&mut self, peer: PeerId, ask: Ask) {
+        let Some(link) = self.links.get(&peer) else {
+            return;
+        };
+        // Never waited for: the source may itself be waiting until its report is read. One that ended has
+        // reported it, or will.
+        if let Err(TrySendError::Full(_)) = link.asks.try_send(ask) {
+            self.lose(Instant::now(), peer, "it takes no requests".to_owned());
         }
     }
 
@@ -585,6 +633,7 @@ impl<'a> Driver<'a> {
 
     fn drop_liar(&mut self, peer: PeerId, reason: &str) {
         self.swarm.piece_was_wrong(&peer);
+        self.downloads.liars.note(Instant::now(), peer);
         self.pages_asked.retain(|_, (asked, _)| *asked != peer);
         if let Some(link) = self.links.remove(&peer) {
             self.tell_dropped(link.user.clone(), reason.to_owned());
@@ -631,7 +680,11 @@ impl<'a> Driver<'a> {
             done: self.job.before + self.target.done_len(),
             len: self.job.whole,
             rate: self.meter.rate().unwrap_or(0),
-            sources: self.swarm.sending_count(),
+            sources: if self.swarm.is_starved() {
+                0
+            } else {
+                self.swarm.sending_count()
+            },
         };
         self.job.handle.note_progress(&progress);
         self.tell(Event::Progress(progress));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -9,8 +10,10 @@ use tokio::sync::watch;
 use super::store::{Here, Part};
 use super::target::Synced;
 use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, PartialTree, Tree};
+use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
 use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
+use crate::wire::text::FileName;
 use crate::wire::transfer::HashPage;
 
 /// One content of which some pieces are here.
@@ -23,6 +26,8 @@ pub struct Growing {
     writing: RwLock<()>,
     /// Counts the pieces that came; uploads wait for it.
     came: watch::Sender<u64>,
+    /// Once nobody offers it any more, its file may be anything: it has its final name, or was discarded.
+    is_offered: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -58,6 +63,7 @@ impl Growing {
             state: Mutex::new(state),
             writing: RwLock::default(),
             came: watch::Sender::new(0),
+            is_offered: AtomicBool::new(false),
         }
     }
 
@@ -95,6 +101,12 @@ impl Growing {
     #[must_use]
     pub fn has(&self, piece: PieceIndex) -> bool {
         self.state().has.has(piece)
+    }
+
+    /// May others be served from here?
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.is_offered.load(Ordering::Acquire)
     }
 
     /// Takes a page of hashes over when it proves itself.
@@ -222,14 +234,20 @@ impl Growing {
 
 /// All contents that are being fetched and may be served; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Nursery(Arc<Mutex<HashMap<ContentId, Arc<Growing>>>>);
+pub struct Nursery(Arc<Mutex<Contents>>);
+
+/// Several downloads may fetch one content, under one name or several.
+type Contents = HashMap<ContentId, Vec<(FileName, Arc<Growing>)>>;
 
 impl Nursery {
-    /// Offers `growing` until the guard is dropped.
+    /// Offers `growing` as `file` until the guard is dropped.
     #[must_use]
-    pub fn offer(&self, growing: &Arc<Growing>) -> Offered {
+    pub fn offer(&self, file: &Publication, growing: &Arc<Growing>) -> Offered {
+        growing.is_offered.store(true, Ordering::Release);
         self.contents()
-            .insert(growing.content(), Arc::clone(growing));
+            .entry(growing.content())
+            .or_default()
+            .push((file.name.clone(), Arc::clone(growing)));
         Offered {
             nursery: self.clone(),
             growing: Arc::clone(growing),
@@ -239,10 +257,20 @@ impl Nursery {
     /// The content, if it is being fetched.
     #[must_use]
     pub fn get(&self, content: &ContentId) -> Option<Arc<Growing>> {
-        self.contents().get(content).cloned()
+        let contents = self.contents();
+        let (_, growing) = contents.get(content)?.last()?;
+        Some(Arc::clone(growing))
     }
 
-    fn contents(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<Growing>>> {
+    /// Is this being fetched, under this name?
+    #[must_use]
+    pub fn has(&self, file: &Publication) -> bool {
+        let contents = self.contents();
+        let offered = contents.get(&file.content);
+        offered.is_some_and(|offered| offered.iter().any(|(name, _)| *name == file.name))
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -256,12 +284,13 @@ pub struct Offered {
 
 impl Drop for Offered {
     fn drop(&mut self) {
+        self.growing.is_offered.store(false, Ordering::Release);
         let mut contents = self.nursery.contents();
-        let is_ours = contents
-            .get(&self.growing.content())
-            .is_some_and(|offered| Arc::ptr_eq(offered, &self.growing));
-        if is_ours {
-            contents.remove(&self.growing.content());
+        if let Some(offered) = contents.get_mut(&self.growing.content()) {
+            offered.retain(|(_, growing)| !Arc::ptr_eq(growing, &self.growing));
+            if offered.is_empty() {
+                contents.remove(&self.growing.content());
+            }
         }
     }
 }
@@ -363,14 +392,28 @@ mod tests {
     }
 
     #[test]
-    fn a_content_is_offered_as_long_as_its_guard_lives() {
-        let fixture = fixture();
-        let content = fixture.growing.content();
-        let growing = Arc::new(fixture.growing);
+    fn a_content_is_offered_as_long_as_a_guard_lives() {
+        let (one, two) = (Arc::new(fixture().growing), Arc::new(fixture().growing));
+        let content = one.content();
+        let file = |name: &str| Publication {
+            name: name.parse().unwrap(),
+            content,
+            len: one.layout().len(),
+            kind: crate::wire::control::PublicationKind::File,
+        };
         let nursery = Nursery::default();
-        let guard = nursery.offer(&growing);
-        assert!(nursery.get(&content).is_some());
-        drop(guard);
+        let first = nursery.offer(&file("x"), &one);
+        let second = nursery.offer(&file("y"), &two);
+        assert!(one.is_offered() && nursery.has(&file("x")));
+        drop(first);
+        assert!(!one.is_offered() && !nursery.has(&file("x")));
+        assert!(
+            nursery
+                .get(&content)
+                .is_some_and(|now| Arc::ptr_eq(&now, &two))
+        );
+        assert!(nursery.has(&file("y")));
+        drop(second);
         assert!(nursery.get(&content).is_none());
     }
 }

@@ -22,6 +22,7 @@ pub mod hashing;
 pub mod journal;
 pub mod keeper;
 pub mod kept;
+pub mod liars;
 pub mod listen;
 pub mod listing;
 pub mod membership;
@@ -59,6 +60,7 @@ use self::hash_store::HashStore;
 use self::keeper::Keeper;
 pub use self::keeper::Restart;
 use self::kept::Kept;
+use self::liars::Liars;
 pub use self::listing::Listing;
 use self::membership::Membership;
 use self::pins::Pins;
@@ -217,6 +219,7 @@ impl Peer {
             membership: membership.clone(),
             shares: shares.clone(),
             nursery: offers.nursery.clone(),
+            liars: Liars::default(),
             throttle: Throttle::default(),
             prefix: settings.prefix.clone(),
             seeds: settings.seed,

@@ -29,8 +29,10 @@ use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
 
 /// Bytes that are read, sealed and written at a time: what a connection that is never read from holds, twice.
 const MAX_RUN_LEN: usize = 4 * MAX_CHUNK_LEN;
-/// Under a limit that is divided among others too, at most this share of a second's bytes goes at a time.
+/// Under a limit that is divided among others too, at most this share of a second's bytes goes at a time,
+/// but never less than so many.
 const RUNS_PER_S: u64 = 16;
+const MIN_RUN_LEN: usize = 4 << 10;
 /// Pieces that came meanwhile are told this often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -161,8 +163,19 @@ impl Origin {
     fn check(&self, piece: PieceIndex) -> Result<(), Gone> {
         match self {
             Self::Whole(serving) => serving.check(),
-            Self::Growing(growing) if growing.has(piece) => Ok(()),
+            Self::Growing(growing) if growing.is_offered() && growing.has(piece) => Ok(()),
             Self::Growing(_) => Err(Gone),
+        }
+    }
+
+    /// What a download has become that ended: a file that others may change, and that is watched as such.
+    fn successor(&self, shares: &Shares) -> Option<Self> {
+        match self {
+            Self::Growing(growing) if !growing.is_offered() => shares
+                .open(&growing.content())
+                .map(Arc::new)
+                .map(Self::Whole),
+            _ => None,
         }
     }
 }
@@ -219,6 +232,8 @@ struct Prepared {
     frames: Vec<u8>,
     result: Result<(), Unserved>,
     file: u32,
+    /// Where the bytes of the file come from now, if that is somewhere else than before.
+    origin: Option<Origin>,
 }
 
 impl Upload {
@@ -283,25 +298,32 @@ impl Upload {
             return MAX_RUN_LEN;
         };
         let share = usize::try_from(rate / RUNS_PER_S).unwrap_or(MAX_RUN_LEN);
-        (share / MAX_CHUNK_LEN * MAX_CHUNK_LEN).clamp(MAX_CHUNK_LEN, MAX_RUN_LEN)
+        share.clamp(MIN_RUN_LEN, MAX_RUN_LEN)
     }
 
     fn has_growing(&self) -> bool {
-        self.files.values().any(|file| file.told.is_some())
+        let is_growing = |told: &Told| !told.pieces.is_full();
+        self.files
+            .values()
+            .any(|file| file.told.as_ref().is_some_and(is_growing))
     }
 
     /// Tells of pieces that came since they were last told of.
     async fn tell_news(&mut self, ready: &mut Option<Vec<u8>>) -> Result<(), ConnectionError> {
         let mut news = Vec::new();
         for (number, file) in &mut self.files {
-            let (Origin::Growing(growing), Some(told)) = (&file.origin, &mut file.told) else {
+            let Some(told) = file.told.as_mut().filter(|told| !told.pieces.is_full()) else {
                 continue;
             };
-            if !told.news.has_changed().unwrap_or(false) {
-                continue;
-            }
-            told.news.mark_unchanged();
-            let mut new: Vec<_> = growing.offered().iter().collect();
+            let offered = match &file.origin {
+                Origin::Whole(serving) => Bitfield::full(serving.tree().layout()),
+                Origin::Growing(growing) if told.news.has_changed().unwrap_or(false) => {
+                    told.news.mark_unchanged();
+                    growing.offered()
+                }
+                Origin::Growing(_) => continue,
+            };
+            let mut new: Vec<_> = offered.iter().collect();
             new.retain(|piece| told.pieces.insert(*piece));
             let new: Vec<u32> = new.into_iter().map(PieceIndex::get).collect();
             news.extend(
@@ -355,7 +377,8 @@ impl Upload {
                         request,
                         run,
                     };
-                    let job = move || prepare(sealer, buffer, number, |s, f| bundle.fill(s, f));
+                    let job =
+                        move || prepare(sealer, buffer, number, |s, f| (bundle.fill(s, f), None));
                     return Ok(Some(spawn_blocking(job)));
                 }
             };
@@ -364,6 +387,7 @@ impl Upload {
             };
             let run = Run {
                 origin: file.origin.clone(),
+                shares: self.offers.shares.clone(),
                 request,
                 begun,
                 max_len: run_len,
@@ -392,8 +416,12 @@ impl Upload {
             frames,
             result,
             file,
+            origin,
         } = prepared.map_err(unsealed)?;
         self.writer.return_sealer(sealer);
+        if let (Some(origin), Some(open)) = (origin, self.files.get_mut(&file)) {
+            open.origin = origin;
+        }
         match result {
             Ok(()) => Ok(Some(frames)),
             Err(Unserved::Gone) => {
@@ -529,28 +557,54 @@ fn prepare(
     mut sealer: FrameSealer,
     mut frames: Vec<u8>,
     file: u32,
-    fill: impl FnOnce(&mut FrameSealer, &mut Vec<u8>) -> Result<(), Unserved>,
+    fill: impl FnOnce(&mut FrameSealer, &mut Vec<u8>) -> (Result<(), Unserved>, Option<Origin>),
 ) -> Prepared {
-    let result = fill(&mut sealer, &mut frames);
+    let (result, origin) = fill(&mut sealer, &mut frames);
     Prepared {
         sealer,
         frames,
         result,
         file,
+        origin,
     }
 }
 
 /// Frames of one piece that are read and sealed together.
 struct Run {
     origin: Origin,
+    shares: Shares,
     request: u32,
     begun: Begun,
     max_len: usize,
 }
 
 impl Run {
-    fn fill(&self, sealer: &mut FrameSealer, frames: &mut Vec<u8>) -> Result<(), Unserved> {
-        let layout = self.origin.layout();
+    fn fill(
+        &self,
+        sealer: &mut FrameSealer,
+        frames: &mut Vec<u8>,
+    ) -> (Result<(), Unserved>, Option<Origin>) {
+        let result = self.fill_from(&self.origin, sealer, frames);
+        let successor = match result {
+            Err(Unserved::Gone) => self.origin.successor(&self.shares),
+            _ => None,
+        };
+        match successor {
+            Some(successor) => {
+                let result = self.fill_from(&successor, sealer, frames);
+                (result, Some(successor))
+            }
+            None => (result, None),
+        }
+    }
+
+    fn fill_from(
+        &self,
+        origin: &Origin,
+        sealer: &mut FrameSealer,
+        frames: &mut Vec<u8>,
+    ) -> Result<(), Unserved> {
+        let layout = origin.layout();
         let Begun { piece, sent } = self.begun;
         let left = layout.piece_len(piece).saturating_sub(sent);
         let (offset, len) = (layout.offset(piece) + sent as u64, left.min(self.max_len));
@@ -562,11 +616,10 @@ impl Run {
         {
             let at = offset + (number * MAX_CHUNK_LEN) as u64;
             let end = frame.len() - TAG_LEN;
-            self.origin
-                .read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
+            origin.read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
         }
         // After the read, not before: what was read may be what it was changed to.
-        self.origin.check(piece)?;
+        origin.check(piece)?;
         let last = (len == left).then(|| len.div_ceil(MAX_CHUNK_LEN) - 1);
         for (number, frame) in frames
             .chunks_mut(MAX_CHUNK_LEN + FRAME_OVERHEAD)

@@ -86,6 +86,12 @@ impl Swarm {
         self.done.is_full()
     }
 
+    /// Does nobody owe anything, although something is missing? Then no source has any of it.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.asked.is_empty() && !self.is_complete()
+    }
+
     /// Bytes that are here.
     #[must_use]
     pub fn done_bytes(&self) -> u64 {
@@ -129,6 +135,14 @@ impl Swarm {
     #[must_use]
     pub fn has_source(&self, peer: &PeerId) -> bool {
         self.sources.contains_key(peer)
+    }
+
+    /// Does this source have this piece?
+    #[must_use]
+    pub fn has_piece(&self, peer: &PeerId, piece: PieceIndex) -> bool {
+        self.sources
+            .get(peer)
+            .is_some_and(|source| self.picker.is_in(&source.has, piece))
     }
 
     /// A source is connected and has these pieces.
