@@ -12,6 +12,7 @@ mod sharing;
 mod silence;
 mod start;
 mod support;
+mod swarm;
 mod tracker;
 mod transfer;
 mod wire;

@@ -371,7 +371,7 @@ fn row_68_rights_of_the_source_are_not_taken_over() {
 
 /// Turns a bit of a shared file without a trace in its times, and through another name, so that nobody
 /// hears of it: a disk that rots, or a seeder that lies.
-fn rot(path: &Path, offset: u64) {
+pub(crate) fn rot(path: &Path, offset: u64) {
     let elsewhere = tempfile::tempdir_in(path.ancestors().nth(2).unwrap()).unwrap();
     let link = elsewhere.path().join("link");
     fs::hard_link(path, &link).unwrap();

@@ -1,6 +1,7 @@
 //! Starts p2pfs processes with state of their own, and waits for what they say.
 
 pub(crate) mod failing;
+pub(crate) mod member;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod terminal;

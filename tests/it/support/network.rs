@@ -132,6 +132,15 @@ impl Network {
 
     /// Packets that the named counter of table `inet watch` on host `number` has seen.
     pub(crate) fn counted(&self, number: usize, counter: &str) -> u64 {
+        self.count(number, counter, "packets ")
+    }
+
+    /// Bytes that the named counter of table `inet watch` on host `number` has seen.
+    pub(crate) fn counted_bytes(&self, number: usize, counter: &str) -> u64 {
+        self.count(number, counter, "bytes ")
+    }
+
+    fn count(&self, number: usize, counter: &str, what: &str) -> u64 {
         let name = &self.hosts[number - 1];
         let output = Command::new("ip")
             .args(["netns", "exec", name, "nft", "list", "counter", "inet"])
@@ -139,8 +148,9 @@ impl Network {
             .output()
             .unwrap();
         let listed = text(&output.stdout);
-        let after = listed.split("packets ").nth(1).unwrap();
-        after.split(' ').next().unwrap().parse().unwrap()
+        let after = listed.split(what).nth(1).unwrap();
+        let end = after.find(|digit: char| !digit.is_ascii_digit());
+        after[..end.unwrap()].parse().unwrap()
     }
 
     /// Host `number` loses one UDP datagram in five, in either direction.
