@@ -7,12 +7,11 @@ use clap::error::ErrorKind;
 use p2pfs::cli::args::Cli;
 use p2pfs::cli::exit::{Class, Failure};
 use p2pfs::cli::screen::{Screen, Style};
-use p2pfs::cli::{ask, topics};
+use p2pfs::cli::{ask, setup, topics};
 use p2pfs::logging::{self, Verbosity};
 
 fn main() -> ExitCode {
-    // What we create is for its owner; files for others get their rights explicitly.
-    p2pfs::disk::keep_private();
+    setup::keep_private();
     ask::keep_terminal();
     let cli = match Cli::read(arguments()) {
         Ok(cli) => cli,

@@ -13,7 +13,7 @@ use crate::config::{Config, parse_bind, parse_ports, parse_rate};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::NetworkName;
 use crate::crypto::random::OsRandom;
-use crate::disk::{DirLock, LockError, create_private_dir, lock_dir};
+use crate::disk::{self, DirLock, LockError, create_private_dir, lock_dir};
 use crate::keyfile;
 use crate::peer::Limits;
 use crate::proto::backoff::Retry;
@@ -38,6 +38,11 @@ pub struct Setup {
     pub global: Global,
     /// The files.
     pub config: Config,
+}
+
+/// What this program creates is for its owner alone, until it is a finished download.
+pub fn keep_private() {
+    disk::keep_private();
 }
 
 impl Setup {

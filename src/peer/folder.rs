@@ -54,14 +54,15 @@ impl Downloads {
             Unpacking::open(&place, publication, listing).map_err(Some)
         });
         let folder = match opening.await? {
-            Ok(folder) => Arc::new(folder),
+            Ok(folder) => Opened(Arc::new(folder)),
             Err(None) => {
                 kept.discard();
                 return Err(corrupt());
             }
             Err(Some(error)) => return Err(local(error)),
         };
-        self.check_space(&folder, dir)?;
+        let folder = &folder.0;
+        self.check_space(folder, dir)?;
         let contents = folder.contents();
         let before = folder.done_len();
         let job = Job {
@@ -69,7 +70,7 @@ impl Downloads {
             ..job
         };
         if !folder.here().is_full() {
-            let target = Target::Folder(Arc::clone(&folder));
+            let target = Target::Folder(Arc::clone(folder));
             let driven = Driver::new(self, job, target).run().await?;
             sources = sources.max(driven.sources);
         }
@@ -81,7 +82,7 @@ impl Downloads {
             };
             let mut arrived = self.arrive(job, entry.content, entry.len).await?;
             sources = sources.max(arrived.driven.sources);
-            let own = Arc::clone(&folder);
+            let own = Arc::clone(folder);
             let settle = move || {
                 let path = own.path(index);
                 arrived.partial.finish_as(&path)?;
@@ -89,7 +90,7 @@ impl Downloads {
             };
             self.persist(job, settle).await?;
         }
-        let (own, prefix, name) = (Arc::clone(&folder), self.prefix.clone(), file.name.clone());
+        let (own, prefix, name) = (Arc::clone(folder), self.prefix.clone(), file.name.clone());
         let finish = move || own.finish(&prefix, &name);
         let path = self.persist(job, finish).await?;
         kept.discard();
@@ -122,6 +123,15 @@ impl Downloads {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A folder that is closed when its download ends, in whatever way.
+struct Opened(Arc<Unpacking>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::shares::Contents;
 use super::store::{StoreError, hidden_stem, safe_file_name};
@@ -40,6 +40,8 @@ pub struct Unpacking {
     /// Where each entry goes, below the root.
     paths: Vec<PathBuf>,
     renamed: usize,
+    /// Shared by those who write; once it is true, nobody writes any more.
+    is_closed: RwLock<bool>,
     state: Mutex<State>,
 }
 
@@ -77,6 +79,7 @@ impl Unpacking {
             lock,
             paths,
             renamed,
+            is_closed: RwLock::new(false),
             state: Mutex::new(State {
                 runs: Bitfield::empty(layout),
                 files: HashSet::new(),
@@ -218,6 +221,13 @@ impl Unpacking {
         let Some(run) = self.runs.get(piece.as_usize()) else {
             return Ok(Verdict::Wrong);
         };
+        let is_closed = self
+            .is_closed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *is_closed {
+            return Ok(Verdict::Short);
+        }
         for (index, file) in self.listing.files_of(run) {
             let len = usize::try_from(file.len).unwrap_or(usize::MAX);
             let Some((own, rest)) = bytes.split_at_checked(len) else {
@@ -257,6 +267,16 @@ impl Unpacking {
             _ => None,
         });
         missing.collect()
+    }
+
+    /// Nobody writes to it from here on, and another run may begin: sources that are let go of may hold this
+    /// for a moment longer.
+    pub fn close(&self) {
+        *self
+            .is_closed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        let _ = self.lock.unlock();
     }
 
     /// Has somebody removed it?
@@ -489,7 +509,8 @@ mod tests {
         let content = folder.content();
         discard(dir.path(), content);
         assert!(folder.root().exists(), "somebody is at it");
-        drop(folder);
+        folder.close();
+        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Short);
         discard(dir.path(), content);
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
     }
