@@ -19,7 +19,7 @@ use crate::wire::transfer::Frame;
 /// Largest frame on the wire.
 const MAX_WIRE_LEN: usize = FRAME_HEADER_LEN + MAX_FRAME_LEN + TAG_LEN;
 /// Several frames are read at a time.
-const READ_BUFFER: usize = 4 * MAX_WIRE_LEN;
+const READ_BUFFER: usize = 8 * MAX_WIRE_LEN;
 /// After this long without a frame the other side is asked whether it is there.
 pub const PING_AFTER: Duration = Duration::from_secs(30);
 /// After this long without a frame the connection is dead.

@@ -29,7 +29,7 @@ const FILE: u32 = 0;
 /// OPEN is answered within this time.
 const OPEN_TIME: Duration = Duration::from_secs(10);
 /// Pieces that are hashed and written at the same time.
-const MAX_VERIFYING: usize = 2;
+const MAX_VERIFYING: usize = 3;
 /// Pieces that one source may have begun at the same time; ours come one after the other.
 const MAX_BEGUN: usize = 4;
 /// Cancelled requests that are remembered; the uploader has forgotten older ones as well.

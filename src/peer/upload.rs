@@ -28,7 +28,7 @@ use crate::wire::transfer::{
 use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
 
 /// Bytes that are read, sealed and written at a time: what a connection that is never read from holds, twice.
-const MAX_RUN_LEN: usize = 4 * MAX_CHUNK_LEN;
+const MAX_RUN_LEN: usize = 8 * MAX_CHUNK_LEN;
 /// Under a limit that is divided among others too, at most this share of a second's bytes goes at a time,
 /// but never less than so many.
 const RUNS_PER_S: u64 = 16;
