@@ -192,7 +192,11 @@ pub fn open_own(dir: &Path, name: &str) -> io::Result<Option<File>> {
         .custom_flags(flags.bits().cast_signed())
         .open(dir.join(name));
     match opened {
-        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+        Ok(file) => {
+            let found = file.metadata()?;
+            let is_ours = found.is_file() && is_ours(&found, dir)?;
+            Ok(is_ours.then_some(file))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // A link in its place.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
@@ -200,6 +204,33 @@ pub fn open_own(dir: &Path, name: &str) -> io::Result<Option<File>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Opens a directory of ours, and keeps it to us; `None` when what lies there is none.
+///
+/// # Errors
+/// What the system says.
+pub fn open_own_dir(path: &Path) -> io::Result<Option<File>> {
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
+    let dir = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let found = dir.metadata()?;
+    if !is_ours(&found, parent.unwrap_or(Path::new(".")))? {
+        return Ok(None);
+    }
+    let mode = 0o700 | found.mode() & 0o2000;
+    let _ = dir.set_permissions(std::fs::Permissions::from_mode(mode));
+    Ok(Some(dir))
+}
+
+/// Did we make what was found in `dir`? Where others may write, they may have put it there, and could change
+/// it later. Where they may not, a file system may name whom it likes as the owner.
+fn is_ours(found: &Metadata, dir: &Path) -> io::Result<bool> {
+    let is_own = found.uid() == rustix::process::geteuid().as_raw();
+    Ok(is_own || std::fs::metadata(dir)?.mode() & 0o022 == 0)
 }
 
 /// Creates a directory; one that is there is fine, anything else in its place is not.
@@ -243,6 +274,7 @@ pub fn write_new(
 /// What the system says.
 pub fn set_mode_and_time(file: &File, is_executable: bool, modified: (i64, u32)) -> io::Result<()> {
     use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
+    use rustix::io::Errno;
     make_public(file, if is_executable { 0o777 } else { 0o666 });
     let times = Timestamps {
         last_access: Timespec {
@@ -254,7 +286,11 @@ pub fn set_mode_and_time(file: &File, is_executable: bool, modified: (i64, u32))
             tv_nsec: modified.1.into(),
         },
     };
-    Ok(futimens(file, &times)?)
+    match futimens(file, &times) {
+        // A file system that does not know such a time.
+        Err(Errno::INVAL | Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 /// What the user's umask was before [`keep_private`].
@@ -270,7 +306,9 @@ pub fn keep_private() {
 /// system knows of rights.
 pub fn make_public(file: &File, mode: u32) {
     let umask = UMASK.get().copied().unwrap_or(0o077);
-    let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & !umask));
+    // What is made in a folder of a group belongs to that group.
+    let group = file.metadata().map_or(0, |found| found.mode() & 0o2000);
+    let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & !umask | group));
 }
 
 /// The BLAKE3 hash of the plain file at `path`, if there is one of `len` bytes. Blocking.
@@ -328,11 +366,20 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // A file system that does not know the flag: a link does not replace anything either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            if std::fs::symlink_metadata(from)?.is_dir() {
+                return rename_new_dir(from, to);
+            }
             linkat(CWD, from, CWD, to, rustix::fs::AtFlags::empty())?;
             Ok(unlinkat(CWD, from, rustix::fs::AtFlags::empty())?)
         }
         done => Ok(done?),
     }
+}
+
+/// Folders cannot be linked: this takes the place of an empty one that we made.
+fn rename_new_dir(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir(to)?;
+    std::fs::rename(from, to).inspect_err(|_| drop(std::fs::remove_dir(to)))
 }
 
 /// Removes a file of ours; one that is gone already is fine.
@@ -459,6 +506,34 @@ mod tests {
             assert!(aside.ends_with(expected), "{}", aside.display());
         }
         assert_eq!(dir.path().read_dir().unwrap().count(), MAX_ASIDE as usize);
+    }
+
+    #[test]
+    fn a_folder_gets_its_name_where_the_system_cannot_refuse_to_replace() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::write(from.join("x"), "1").unwrap();
+        std::fs::create_dir(&to).unwrap();
+        let error = rename_new_dir(&from, &to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        std::fs::remove_dir(&to).unwrap();
+        rename_new_dir(&from, &to).unwrap();
+        assert!(to.join("x").exists() && !from.exists());
+    }
+
+    #[test]
+    fn what_somebody_else_put_where_all_may_write_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        open_own_dir(&link).unwrap_err();
+        let found = Path::new("/").metadata().unwrap();
+        let is_own = found.uid() == rustix::process::geteuid().as_raw();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(is_ours(&found, dir.path()).unwrap(), is_own);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_ours(&found, dir.path()).unwrap());
     }
 
     #[test]
