@@ -77,10 +77,12 @@ impl Keeper {
         let gone = self.shares.remove(selects);
         self.unwatch_unwanted(gone.iter().map(|shared| shared.path.clone()))
             .await;
+        let mut done = Ok(());
         for shared in &gone {
-            self.control.withdraw(shared.file.clone()).await?;
+            // One that is not answered must not keep the others published.
+            done = done.and(self.control.withdraw(shared.file.clone()).await);
         }
-        Ok(gone)
+        done.map(|()| gone)
     }
 
     /// Works until `shutdown`.
