@@ -24,7 +24,7 @@ use super::text::safe;
 const MAGIC: [u8; 8] = *b"p2pfsdir";
 const VERSION: u8 = 1;
 
-/// Most files and empty folders of one folder.
+/// Most files and empty folders of one folder, and most folders in which they lie.
 pub const MAX_ENTRIES: usize = 1_000_000;
 /// Largest listing, in bytes; of more than that nothing is fetched.
 pub const MAX_LISTING_LEN: u64 = 128 << 20;
@@ -330,6 +330,7 @@ const KIND_FOLDER: u8 = 2;
 struct Bounds {
     total: u64,
     paths_len: usize,
+    folders: usize,
 }
 
 impl Bounds {
@@ -343,6 +344,14 @@ impl Bounds {
         self.paths_len += entry.path.as_str().len();
         if self.paths_len > MAX_PATHS_LEN {
             return Err(DecodeError("paths too long"));
+        }
+        // Those of the path before it are counted; in this order no folder comes twice.
+        let path = entry.path.as_str();
+        let common = before.map_or(0, |before| common_len(before.as_str(), path));
+        let rest = path.as_bytes().get(common..).unwrap_or_default();
+        self.folders += rest.iter().filter(|byte| **byte == b'/').count();
+        if self.folders > MAX_ENTRIES {
+            return Err(DecodeError("too many folders"));
         }
         if let Node::File(file) = &entry.node {
             if file.len > MAX_FILE_LEN {
@@ -553,6 +562,17 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Listing::decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    /// Each entry is a hundred bytes on the wire and sixty folders on disk.
+    #[test]
+    fn folders_are_counted_too() {
+        let deep = |number: usize| empty(&format!("{number}{}", "/a".repeat(60)));
+        let folders = |count| Listing::new((0..count).map(deep).collect()).map(|_| ());
+        assert_eq!(folders(16_666), Ok(()));
+        assert_eq!(folders(16_667), Err(DecodeError("too many folders")));
+        let beside = (0..20_000).map(|number| empty(&format!("a{}/{number}", "/a".repeat(60))));
+        assert!(Listing::new(beside.collect()).is_ok());
     }
 
     /// Each entry is a few bytes on the wire and repeats a long path in memory.
