@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::shares::{Gone, Serving, Shares};
 use crate::crypto::stream::FrameSealer;
 use crate::wire::MAX_CHUNK_LEN;
-use crate::wire::folder::{Listing, MAX_LISTING_LEN, Run};
+use crate::wire::folder::{Listing, Run};
 use crate::wire::frame::FRAME_HEAD_LEN;
 use crate::wire::packet::{FRAME_HEADER_LEN, TAG_LEN};
 use crate::wire::transfer::chunk_head;
@@ -35,6 +35,16 @@ pub struct Unfolded {
     runs: Vec<Run>,
 }
 
+impl Unfolded {
+    /// `None` when these bytes are no listing.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let listing = Listing::decode(bytes).ok()?;
+        let runs = listing.runs();
+        Some(Self { listing, runs })
+    }
+}
+
 /// A run of small files that is read and sealed in one go.
 #[derive(Debug)]
 pub struct Bundle {
@@ -43,9 +53,11 @@ pub struct Bundle {
     /// The folder's listing.
     pub listing: Arc<Serving>,
     /// What is in it, once somebody looked.
-    pub unfolded: Arc<OnceLock<Unfolded>>,
+    pub unfolded: Arc<OnceLock<Arc<Unfolded>>>,
     /// The request that it answers.
     pub request: u32,
+    /// Most bytes of a chunk.
+    pub chunk_len: usize,
     /// Number of the run.
     pub run: u32,
 }
@@ -59,7 +71,8 @@ impl Bundle {
         let unfolded = match self.unfolded.get() {
             Some(unfolded) => unfolded,
             None => {
-                let unfolded = self.unfold()?;
+                let no_folder = Unserved::Violation("a run of what is no folder");
+                let unfolded = self.listing.unfold().ok_or(no_folder)?;
                 self.unfolded.get_or_init(|| unfolded)
             }
         };
@@ -67,10 +80,11 @@ impl Bundle {
         let run = run.ok_or(Unserved::Violation("a run beyond the end"))?;
         let bytes = self.read(&unfolded.listing, run);
         frames.clear();
-        let count = bytes.len().div_ceil(MAX_CHUNK_LEN).max(1);
+        let chunk_len = self.chunk_len.clamp(1, MAX_CHUNK_LEN);
+        let count = bytes.len().div_ceil(chunk_len).max(1);
         for number in 0..count {
-            let start = number * MAX_CHUNK_LEN;
-            let chunk = &bytes[start..bytes.len().min(start + MAX_CHUNK_LEN)];
+            let start = number * chunk_len;
+            let chunk = &bytes[start..bytes.len().min(start + chunk_len)];
             let head = chunk_head(self.request, start as u64, number + 1 == count);
             let at = frames.len();
             frames.resize(at + FRAME_HEADER_LEN, 0);
@@ -100,19 +114,5 @@ impl Bundle {
             }
         }
         bytes
-    }
-
-    fn unfold(&self) -> Result<Unfolded, Unserved> {
-        let no_folder = Unserved::Violation("a run of what is no folder");
-        let len = self.listing.tree().layout().len();
-        if len > MAX_LISTING_LEN {
-            return Err(no_folder);
-        }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-        self.listing.read_at(&mut bytes, 0)?;
-        self.listing.check()?;
-        let listing = Listing::decode(&bytes).map_err(|_| no_folder)?;
-        let runs = listing.runs();
-        Ok(Unfolded { listing, runs })
     }
 }

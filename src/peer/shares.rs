@@ -9,12 +9,13 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::bundle::Unfolded;
 use super::changes::Changes;
 use super::event::{Event, Hashing, ShareError};
 use super::hash_store::HashStore;
@@ -117,6 +118,8 @@ struct Local {
 struct ListingBytes {
     bytes: Vec<u8>,
     tree: Arc<Tree>,
+    /// As long as somebody fetches from it: one for all of them, for it may be large.
+    unfolded: Mutex<Weak<Unfolded>>,
 }
 
 /// Something with a content: a file of an entry, or its listing.
@@ -553,7 +556,11 @@ impl Shares {
                 contents,
             },
             files,
-            listing: Some(ListingBytes { bytes, tree }),
+            listing: Some(ListingBytes {
+                bytes,
+                tree,
+                unfolded: Mutex::default(),
+            }),
         })
     }
 
@@ -633,6 +640,22 @@ impl Serving {
             }
             Gone
         })
+    }
+
+    /// Files and runs of a folder that we share; `None` for everything else, whatever is in it. Blocking.
+    #[must_use]
+    pub fn unfold(&self) -> Option<Arc<Unfolded>> {
+        let listing = self.place.entry.listing.as_ref();
+        let listing = listing.filter(|_| self.place.file.is_none())?;
+        let unfolded = listing.unfolded.lock();
+        let mut unfolded = unfolded.unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = unfolded.upgrade() {
+            return Some(known);
+        }
+        let new = Arc::new(Unfolded::new(&listing.bytes)?);
+        *unfolded = Arc::downgrade(&new);
+        drop(unfolded);
+        Some(new)
     }
 
     fn read_listing(&self, bytes: &mut [u8], offset: u64) -> Option<()> {

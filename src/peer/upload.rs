@@ -187,7 +187,7 @@ struct File {
     /// What the other side knows that we have; absent when that is everything.
     told: Option<Told>,
     /// Its files and runs, once it proved to be a folder's listing.
-    unfolded: Arc<OnceLock<Unfolded>>,
+    unfolded: Arc<OnceLock<Arc<Unfolded>>>,
 }
 
 struct Told {
@@ -286,7 +286,8 @@ impl Upload {
                 }
             };
             ready = self.take_prepared(prepared).await?;
-            if let Some(frames) = &ready {
+            if let Some(frames) = &mut ready {
+                self.send_begin(frames).await?;
                 self.place.pass(frames.len()).await;
             }
         }
@@ -299,6 +300,22 @@ impl Upload {
         };
         let share = usize::try_from(rate / RUNS_PER_S).unwrap_or(MAX_RUN_LEN);
         share.clamp(MIN_RUN_LEN, MAX_RUN_LEN)
+    }
+
+    /// A run of small files is prepared as a whole: under a limit it is sent little by little all the same.
+    async fn send_begin(&mut self, frames: &mut Vec<u8>) -> Result<(), ConnectionError> {
+        let mut sent = 0;
+        while self.offers.throttle.rate().is_some() {
+            let (left, len) = (&frames[sent..], self.run_len() + FRAME_OVERHEAD);
+            if left.len() <= 2 * len {
+                break;
+            }
+            self.place.pass(len).await;
+            self.writer.send_sealed(&left[..len]).await?;
+            sent += len;
+        }
+        frames.drain(..sent);
+        Ok(())
     }
 
     fn has_growing(&self) -> bool {
@@ -375,6 +392,7 @@ impl Upload {
                         listing: Arc::clone(listing),
                         unfolded: Arc::clone(&file.unfolded),
                         request,
+                        chunk_len: run_len,
                         run,
                     };
                     let job =
