@@ -24,7 +24,7 @@ use crate::disk;
 use crate::proto::backoff::Backoff;
 use crate::proto::meter::Meter;
 use crate::proto::swarm::{Arrival, Swarm};
-use crate::wire::control::Holder;
+use crate::wire::control::{Holder, PublicationKind};
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{PIECE_LEN, PieceIndex};
 use crate::wire::text::{FileName, UserName};
@@ -275,7 +275,8 @@ impl<'a> Driver<'a> {
             return;
         };
         let file = &self.job.wanted.file;
-        let is_published = growing.content() == file.content;
+        // Whoever has no more of a folder than its listing does not have the folder.
+        let is_published = growing.content() == file.content && file.kind == PublicationKind::File;
         if self.downloads.seeds && is_published && self.announcement.is_none() {
             self.announcement = Some(self.downloads.announce(file.clone(), growing));
             // A crowd that began together is offered together.

@@ -69,11 +69,10 @@ impl Downloads {
             whole: contents.len,
             ..job
         };
-        if !folder.here().is_full() {
-            let target = Target::Folder(Arc::clone(folder));
-            let driven = Driver::new(self, job, target).run().await?;
-            sources = sources.max(driven.sources);
-        }
+        // Also when all of them are here: what an earlier run left may not be on disk for good.
+        let target = Target::Folder(Arc::clone(folder));
+        let driven = Driver::new(self, job, target).run().await?;
+        sources = sources.max(driven.sources);
         for (index, entry) in folder.missing_large() {
             let job = Job {
                 dir: folder.root(),

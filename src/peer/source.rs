@@ -21,7 +21,7 @@ use super::throttle::{Place, Throttle};
 use crate::crypto::content::Hash;
 use crate::wire::control::Holder;
 use crate::wire::id::PeerId;
-use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
+use crate::wire::pieces::{Bitfield, PieceIndex};
 use crate::wire::transfer::{Frame, HashPage};
 
 /// The number of the one file on a connection of ours.
@@ -103,7 +103,6 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         .map_err(|error| error.to_string())?;
     let mut source = Source {
         peer: holder.peer,
-        layout: goal.target.layout(),
         place: goal.throttle.place(holder.peer),
         goal,
         writer,
@@ -138,7 +137,6 @@ struct Verified {
 struct Source {
     peer: PeerId,
     goal: Goal,
-    layout: Layout,
     place: Place,
     writer: Writer,
     begun: HashMap<u32, Assembly>,
@@ -294,8 +292,7 @@ impl Source {
             Frame::Ping => self.writer.send(&Frame::Pong).await?,
             Frame::Pong => {}
             Frame::Have { pieces, .. } => {
-                let pieces = pieces.iter().map(|piece| self.layout.piece(*piece));
-                let pieces: Option<Vec<_>> = pieces.collect();
+                let pieces = self.goal.target.pieces_named(&pieces);
                 let beyond = ConnectionError::Violation("a piece beyond the end");
                 self.report(Report::Has(pieces.ok_or(beyond)?)).await;
             }

@@ -311,7 +311,10 @@ impl Partial {
             return Ok(());
         }
         let hidden = self.dir.join(format!("{}{PART_SUFFIX}", self.stem));
-        disk::rename_new(&hidden, path).map_err(|error| StoreError::new(path, &error))?;
+        disk::rename_new(&hidden, path).map_err(|error| match error.kind() {
+            _ if self.part.is_removed() => StoreError::lasting(path, PART_IS_GONE),
+            _ => StoreError::new(path, &error),
+        })?;
         self.ending = Ending::IsFinished;
         Ok(())
     }

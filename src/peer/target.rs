@@ -75,7 +75,7 @@ impl Target {
     pub fn has(&self, piece: PieceIndex) -> bool {
         match self {
             Self::Content(growing) => growing.has(piece),
-            Self::Folder(folder) => folder.here().has(piece),
+            Self::Folder(folder) => folder.has(piece),
         }
     }
 
@@ -101,6 +101,19 @@ impl Target {
             (Self::Content(growing), Some(bits)) => Bitfield::from_bytes(growing.layout(), bits),
             // Who has parts of a listing has no files of it.
             (Self::Folder(folder), Some(_)) => Ok(Bitfield::empty(folder.layout())),
+        }
+    }
+
+    /// The pieces of these numbers, which a source has now, too; `None` when there is none of a number.
+    #[must_use]
+    pub fn pieces_named(&self, numbers: &[u32]) -> Option<Vec<PieceIndex>> {
+        match self {
+            Self::Content(growing) => {
+                let layout = growing.layout();
+                numbers.iter().map(|number| layout.piece(*number)).collect()
+            }
+            // They are pieces of its listing, and no runs.
+            Self::Folder(_) => Some(Vec::new()),
         }
     }
 
@@ -196,8 +209,7 @@ impl Target {
     pub fn sync(&self) -> Synced {
         match self {
             Self::Content(growing) => growing.sync(),
-            // A folder is synced as a whole, when all of it is here.
-            Self::Folder(_) => Ok(0),
+            Self::Folder(folder) => folder.sync(),
         }
     }
 

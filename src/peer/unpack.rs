@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::shares::Contents;
-use super::store::{StoreError, hidden_stem, safe_file_name};
-use super::target::Verdict;
+use super::store::{PART_IS_GONE, StoreError, hidden_stem, safe_file_name};
+use super::target::{Synced, Verdict};
 use crate::disk;
 use crate::wire::control::Publication;
 use crate::wire::folder::{FileEntry, Listing, Node, Run};
@@ -21,10 +21,12 @@ use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
 use crate::wire::text::{FileName, fold};
 
 const FOLDER_SUFFIX: &str = ".folder";
-/// Names that are tried when two of a folder are one on some systems.
-const MAX_CLASHES: u32 = 1000;
+/// Names that are tried at a time when two of a folder are one on some systems.
+const MAX_CLASHES: u32 = 16;
 /// Names that are tried when a folder's is taken.
 const MAX_COPIES: u32 = 10_000;
+/// Locks that runs share: those that are written at the same time are few.
+const WRITERS: usize = 16;
 
 /// A folder of which parts are here.
 #[derive(Debug)]
@@ -42,12 +44,18 @@ pub struct Unpacking {
     renamed: usize,
     /// Shared by those who write; once it is true, nobody writes any more.
     is_closed: RwLock<bool>,
+    /// Who writes a run is alone with it: a copy that comes second must not take a half file for whole.
+    writing: [Mutex<()>; WRITERS],
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     runs: Bitfield,
+    /// Runs that a power cut could take.
+    unsynced: Vec<PieceIndex>,
+    /// Its final name, once it has that.
+    named: Option<PathBuf>,
     /// Entries that are here and right.
     files: HashSet<usize>,
     done_len: u64,
@@ -63,9 +71,12 @@ impl Unpacking {
         let fail = |error: &io::Error| StoreError::new(dir, error);
         let root = root_of(dir, file.content);
         disk::create_dir(&root).map_err(|error| fail(&error))?;
-        let lock = File::open(&root).map_err(|error| fail(&error))?;
+        let Some(lock) = disk::open_own_dir(&root).map_err(|error| fail(&error))? else {
+            let reason = format!("{} is in the way, and not yours", root.display());
+            return Err(StoreError::lasting(dir, reason));
+        };
         if lock.try_lock().is_err() {
-            let reason = "another p2pfs is fetching this folder there";
+            let reason = "this folder is being fetched there already";
             return Err(StoreError::lasting(dir, reason));
         }
         let runs = listing.runs();
@@ -80,8 +91,11 @@ impl Unpacking {
             paths,
             renamed,
             is_closed: RwLock::new(false),
+            writing: Default::default(),
             state: Mutex::new(State {
                 runs: Bitfield::empty(layout),
+                unsynced: Vec::new(),
+                named: None,
                 files: HashSet::new(),
                 done_len: 0,
             }),
@@ -120,6 +134,7 @@ impl Unpacking {
                 piece.filter(|_| files.all(|(index, _)| state.files.contains(&index)))
             {
                 state.runs.insert(piece);
+                state.unsynced.push(piece);
             }
         }
         Ok(())
@@ -228,6 +243,8 @@ impl Unpacking {
         if *is_closed {
             return Ok(Verdict::Short);
         }
+        let writing = &self.writing[piece.as_usize() % WRITERS];
+        let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, file) in self.listing.files_of(run) {
             let len = usize::try_from(file.len).unwrap_or(usize::MAX);
             let Some((own, rest)) = bytes.split_at_checked(len) else {
@@ -244,15 +261,65 @@ impl Unpacking {
             }
             // A run that was doubled comes twice.
             if !self.state().files.contains(&index) {
-                match self.write(index, file, own) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    written => written?,
-                }
+                self.write(index, file, own)?;
                 self.note(index, file);
             }
         }
-        self.state().runs.insert(piece);
+        let mut state = self.state();
+        if state.runs.insert(piece) {
+            state.unsynced.push(piece);
+        }
         Ok(Verdict::Right)
+    }
+
+    /// Is this run here?
+    #[must_use]
+    pub fn has(&self, run: PieceIndex) -> bool {
+        self.state().runs.has(run)
+    }
+
+    /// Makes durable what came, once all runs are here; how many came since the last time. Blocking.
+    ///
+    /// # Errors
+    /// What the system says, and which runs count no longer: nobody knows whether they reached the disk, and
+    /// the next sync would not tell.
+    pub fn sync(&self) -> Synced {
+        let (unsynced, is_full) = {
+            let state = self.state();
+            (state.unsynced.clone(), state.runs.is_full())
+        };
+        if unsynced.is_empty() || !is_full {
+            return Ok(unsynced.len());
+        }
+        let synced = disk::sync_file_system(&self.lock);
+        let is_closed = self
+            .is_closed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.state().unsynced.clear();
+        let Err(error) = synced else {
+            return Ok(unsynced.len());
+        };
+        // Once it is closed the files may be those of the next download.
+        for piece in unsynced.iter().filter(|_| !*is_closed) {
+            self.forget(*piece);
+        }
+        Err((error, unsynced))
+    }
+
+    /// Removes the files of a run, to be fetched again.
+    fn forget(&self, piece: PieceIndex) {
+        let writing = &self.writing[piece.as_usize() % WRITERS];
+        let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = self.runs.get(piece.as_usize());
+        for (index, file) in run.into_iter().flat_map(|run| self.listing.files_of(run)) {
+            disk::remove(&self.path(index));
+            let mut state = self.state();
+            if state.files.remove(&index) {
+                state.done_len -= file.len;
+            }
+        }
+        self.state().runs.remove(piece);
     }
 
     /// Files that travel alone and are not here yet: each as something to fetch, and where to.
@@ -312,7 +379,18 @@ impl Unpacking {
     /// # Errors
     /// When the disk fails.
     pub fn finish(&self, prefix: &str, name: &FileName) -> Result<PathBuf, StoreError> {
-        let fail = StoreError::new;
+        let fail = |path: &Path, error: &io::Error| {
+            if self.is_removed() {
+                return StoreError::lasting(path, PART_IS_GONE);
+            }
+            StoreError::new(path, error)
+        };
+        let named = self.state().named.clone();
+        if let Some(path) = named {
+            let synced = disk::sync_dir(&self.dir);
+            synced.map_err(|error| StoreError::new(&self.dir, &error))?;
+            return Ok(path);
+        }
         self.open_up()
             .and_then(|()| disk::sync_file_system(&self.lock))
             .map_err(|error| fail(&self.dir, &error))?;
@@ -321,7 +399,9 @@ impl Unpacking {
             let path = self.dir.join(&name);
             match disk::rename_new(&self.root, &path) {
                 Ok(()) => {
-                    disk::sync_dir(&self.dir).map_err(|error| fail(&self.dir, &error))?;
+                    self.state().named = Some(path.clone());
+                    let synced = disk::sync_dir(&self.dir);
+                    synced.map_err(|error| StoreError::new(&self.dir, &error))?;
                     return Ok(path);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -365,8 +445,8 @@ fn root_of(dir: &Path, content: ContentId) -> PathBuf {
 /// Removes what is in `dir` of a folder that nobody wants any more, unless another process is at it. Blocking.
 pub fn discard(dir: &Path, content: ContentId) {
     let root = root_of(dir, content);
-    let lock = File::open(&root);
-    if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+    let lock = disk::open_own_dir(&root).ok().flatten();
+    if lock.is_some_and(|lock| lock.try_lock().is_ok()) {
         disk::remove_tree(&root);
     }
 }
@@ -380,6 +460,8 @@ fn places(listing: &Listing) -> (Vec<PathBuf>, usize) {
     // What each foreign folder is called here, and the names that are taken in each of ours.
     let mut folders: HashMap<String, PathBuf> = HashMap::from([(String::new(), PathBuf::new())]);
     let mut taken: HashSet<(PathBuf, String)> = HashSet::new();
+    // Which number a name gets that clashes.
+    let mut copies: HashMap<(PathBuf, String), u32> = HashMap::new();
     let mut renamed = 0;
     let mut paths = Vec::with_capacity(listing.entries().len());
     for entry in listing.entries() {
@@ -395,11 +477,18 @@ fn places(listing: &Listing) -> (Vec<PathBuf>, usize) {
                 own.clone_from(known);
                 continue;
             }
-            let name = (1..=MAX_CLASHES)
+            let plain = (own.clone(), fold(&safe_file_name("", component, 1)));
+            let next = copies.entry(plain).or_insert(1);
+            let mut is_free = |name: &String| taken.insert((own.clone(), fold(name)));
+            let name = (*next..next.saturating_add(MAX_CLASHES))
                 .map(|copy| safe_file_name("", component, copy))
-                .find(|name| taken.insert((own.clone(), fold(name))));
-            // A thousand names that are one: the rest is told apart by where it stands.
-            let name = name.unwrap_or_else(|| safe_file_name("", &format!("{}", paths.len()), 1));
+                .inspect(|_| *next += 1)
+                .find(&mut is_free);
+            // Names that are made to clash: told apart by where they stand.
+            let name = name.unwrap_or_else(|| {
+                let mut others = (0_u32..).map(|number| format!("_{}_{number}", paths.len()));
+                others.find(&mut is_free).unwrap_or_default()
+            });
             renamed += usize::from(name != component);
             own.push(name);
             if is_folder {
@@ -535,12 +624,90 @@ mod tests {
         }
     }
 
+    /// Two sources send one run at the same time: nobody takes what the other has half written for whole.
     #[test]
-    fn two_processes_do_not_work_on_one_folder() {
+    fn copies_of_a_run_that_come_at_a_time_are_written_once() {
+        let bytes = [vec![1; 300_000], vec![2; 300_000]];
+        let entries = vec![entry("a", &bytes[0]), entry("b", &bytes[1])];
+        let listing = Listing::new(entries).unwrap();
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = open(dir.path(), &listing);
+            let run = folder.layout().piece(0).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let verdict = folder.put(run, &bytes.concat()).unwrap();
+                        assert_eq!(verdict, Verdict::Right);
+                        for (index, bytes) in bytes.iter().enumerate() {
+                            let written = std::fs::read(folder.path(index)).unwrap();
+                            assert!(written == *bytes, "{} bytes", written.len());
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_way_is_never_taken_for_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path(), &listing());
+        std::fs::write(folder.path(1), b"tw0").unwrap();
+        let run = folder.layout().piece(0).unwrap();
+        folder.put(run, b"onetwo").unwrap_err();
+        assert!(!folder.has(run));
+    }
+
+    #[test]
+    fn what_a_failed_sync_may_have_lost_is_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path(), &listing());
+        let run = folder.layout().piece(0).unwrap();
+        folder.put(run, b"onetwo").unwrap();
+        assert_eq!(folder.sync().unwrap(), 1);
+        assert_eq!(folder.sync().unwrap(), 0);
+        folder.forget(run);
+        assert!(!folder.has(run) && folder.done_len() == 0 && !folder.path(0).exists());
+        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Right);
+        assert!(folder.here().is_full() && folder.done_len() == 6);
+    }
+
+    #[test]
+    fn a_folder_that_has_its_name_keeps_it_and_one_that_is_gone_gets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path(), &listing());
+        let run = folder.layout().piece(0).unwrap();
+        folder.put(run, b"onetwo").unwrap();
+        let name = "talks".parse().unwrap();
+        let path = folder.finish("", &name).unwrap();
+        assert_eq!(folder.finish("", &name).unwrap(), path);
+        let folder = open(dir.path(), &listing());
+        std::fs::remove_dir_all(folder.root()).unwrap();
+        let error = folder.finish("", &name).unwrap_err();
+        assert!(error.is_hopeless(), "{error}");
+    }
+
+    #[test]
+    fn many_names_that_clash_are_told_apart() {
+        // All of them become underscores.
+        let odd = ['?', '*', '|', '<', '>', '"', ':', '\\'];
+        let name =
+            |number: usize| -> String { (0..4).map(|at| odd[number >> (3 * at) & 7]).collect() };
+        let mut entries: Vec<_> = (0..4096).map(|number| entry(&name(number), b"1")).collect();
+        entries.extend((0..4096).map(|number| entry(&number.to_string(), b"1")));
+        let listing = Listing::new(entries).unwrap();
+        let (paths, _) = places(&listing);
+        let different: HashSet<_> = paths.iter().collect();
+        assert_eq!(different.len(), 8192);
+    }
+
+    #[test]
+    fn no_two_work_on_one_folder() {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path(), &listing());
         let file = first.file.clone();
         let error = Unpacking::open(dir.path(), file, listing()).unwrap_err();
-        assert!(error.reason.contains("another p2pfs"), "{error}");
+        assert!(error.reason.contains("already"), "{error}");
     }
 }
