@@ -45,7 +45,8 @@ A flag wins over the environment, that over the files: --config, the user's, /et
 
 const JSON: &str = "\
 With --json each line of standard output is one object; \"v\" is the version of its form, \"type\" says
-what it is: tracker, joined, file, peer, holder, id, progress, rating, result, error. Sizes are bytes.
+what it is: tracker, joined, file, peer, holder, id, transfer, limits, progress, rating, result, error.
+Sizes are bytes.
 What fails ends with one object of type \"error\" with class, code, message and hint.";
 
 const SECURITY: &str = "\
