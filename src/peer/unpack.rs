@@ -634,9 +634,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let folder = open(dir.path(), &listing);
             let run = folder.layout().piece(0).unwrap();
+            let start = std::sync::Barrier::new(4);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
+                        start.wait();
                         let verdict = folder.put(run, &bytes.concat()).unwrap();
                         assert_eq!(verdict, Verdict::Right);
                         for (index, bytes) in bytes.iter().enumerate() {
