@@ -11,6 +11,14 @@ use crate::disk::{PrivateFileError, read_private, write_private};
 const IDENTITY_FILE: &str = "identity.key";
 const SEED_FILE: &str = "tracker.seed";
 
+/// Does `dir` hold such a file? What lies there is for nobody else.
+#[must_use]
+pub fn holds_keys(dir: &Path) -> bool {
+    [IDENTITY_FILE, SEED_FILE]
+        .iter()
+        .any(|name| dir.join(name).is_file())
+}
+
 /// Why a key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {

@@ -21,8 +21,9 @@ use super::event::{Event, Hashing, ShareError};
 use super::hash_store::HashStore;
 use super::hashing::{Hashed, Links, Meter, Stamp, explain, hash_all, is_lasting, open_plain};
 use super::kept::Kept;
-use super::walk::{empty_folders, walk};
+use super::walk::{KEYS, empty_folders, walk};
 use crate::crypto::content::{Tree, hash_piece};
+use crate::keyfile::holds_keys;
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::folder::{self, FileEntry, Listing, MAX_LISTING_LEN, Modified, Node};
 use crate::wire::id::ContentId;
@@ -468,6 +469,15 @@ impl Shares {
             || own_name().ok_or("it has no name to share it under; give one with --as".to_owned()),
             named,
         )?;
+        let real = path.canonicalize().map_err(|error| explain(&error))?;
+        let home = if found.is_dir() {
+            Some(real.as_path())
+        } else {
+            real.parent()
+        };
+        if home.is_some_and(holds_keys) {
+            return Err(KEYS.to_owned());
+        }
         if found.is_dir() {
             return self.hash_folder(path, name, meter);
         }

@@ -9,12 +9,16 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::hashing::explain;
+use crate::keyfile::holds_keys;
 use crate::wire::folder::{Entry, FolderPath, MAX_ENTRIES, Node};
 
 /// Lines about what is passed over; a summary follows them.
 const MAX_LINES: usize = 20;
 /// What our downloads are called until they are complete.
 const PART_PREFIX: &str = ".p2pfs-";
+
+/// Why nothing is shared of a directory in which p2pfs keeps its keys.
+pub const KEYS: &str = "p2pfs keeps its keys there";
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -110,6 +114,7 @@ fn judge(
     }
     let kind = entry.file_type().map_err(|error| explain(&error))?;
     let reason = match kind {
+        _ if kind.is_dir() && holds_keys(&entry.path()) => Some(KEYS),
         _ if kind.is_file() || kind.is_dir() => None,
         _ if kind.is_symlink() => Some("it is a link"),
         _ if kind.is_fifo() => Some("it is a FIFO"),
@@ -215,6 +220,23 @@ mod tests {
         for words in ["FIFO", "socket", "link", "UTF-8"] {
             assert!(lines.iter().any(|line| line.contains(words)), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn keys_are_passed_over_with_all_that_lies_beside_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for (role, key) in [("peer", "identity.key"), ("tracker", "tracker.seed")] {
+            let home = dir.path().join("state").join(role);
+            fs::create_dir_all(&home).unwrap();
+            fs::write(home.join(key), [7; 32]).unwrap();
+            fs::write(home.join("beside"), "x").unwrap();
+        }
+        fs::write(dir.path().join("file"), "x").unwrap();
+        let walked = walk(dir.path()).unwrap();
+        assert_eq!(paths(&walked), ["file"]);
+        let lines: Vec<_> = walked.skipped.into_lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains(KEYS)), "{lines:?}");
     }
 
     #[test]

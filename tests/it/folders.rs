@@ -109,6 +109,22 @@ fn a_folder_arrives_as_one_and_equal() {
 }
 
 #[test]
+fn row_66_a_key_is_never_shared() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("home/file", 10, 1);
+    group.file("home/state/peer/identity.key", 32, 2);
+    let mut ana = group.peer("ana", &address, &[]);
+    ana.say("add home");
+    ana.wait_for("home/state/peer is skipped: p2pfs keeps its keys there");
+    ana.wait_for("Sharing home/, 1 file, 10 B");
+    for path in ["home/state/peer", "home/state/peer/identity.key"] {
+        ana.say(&format!("add {path}"));
+        ana.wait_for(&format!("{path}: p2pfs keeps its keys there"));
+    }
+}
+
+#[test]
 fn a_killed_download_of_a_folder_goes_on_and_ends_right() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
