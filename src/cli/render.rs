@@ -152,12 +152,18 @@ pub fn transfers(transfers: &[Transfer], width: Option<usize>) -> String {
     let rows: Vec<_> = transfers
         .iter()
         .map(|transfer| {
-            let percent = percent_of(transfer.done, transfer.file.len);
+            let percent = percent_of(transfer.done, transfer.len);
+            // Until its listing is here, nobody knows how large a folder is.
+            let size = if transfer.len == transfer.file.len {
+                size_of(&transfer.file)
+            } else {
+                size(transfer.len)
+            };
             vec![
                 transfer.id.to_string(),
-                transfer.file.name.to_string(),
+                transfer.file.shown_name(),
                 format!("{percent} %"),
-                size(transfer.file.len),
+                size,
                 doing(transfer),
             ]
         })
@@ -226,10 +232,10 @@ fn what(shared: &Shared) -> String {
 /// The closing line of a download.
 #[must_use]
 pub fn downloaded(done: &Downloaded) -> String {
-    let rate = rate_of(done.fetched, done.elapsed);
+    let rate = size(rate_of(done.fetched, done.elapsed));
     let mut sources = match done.sources {
         0 => "from this machine".to_owned(),
-        many => format!("from {}", people(many)),
+        many => format!("{rate}/s, from {}", people(many)),
     };
     let before = done.contents.len.saturating_sub(done.fetched);
     if done.sources > 0 && before > 0 {
@@ -240,12 +246,11 @@ pub fn downloaded(done: &Downloaded) -> String {
         PublicationKind::Folder => format!(", {} files", done.contents.files),
     };
     format!(
-        "Download successful: {} as {}{files}, {} in {:.1} s, {}/s, {sources}, verified",
+        "Download successful: {} as {}{files}, {} in {:.1} s, {sources}, verified",
         done.file.shown_name(),
         safe(&done.path.to_string_lossy()),
         size(done.contents.len),
         done.elapsed.as_secs_f64(),
-        size(rate),
     )
 }
 
@@ -348,7 +353,7 @@ pub fn event(event: &Event) -> Option<String> {
         | Event::Left => return None,
         Event::Changed { shared } => format!("! changed on disk, shared again: {}", what(shared)),
         Event::Restored { shares, read } => format!(
-            "sharing what was shared before: {shares}, of which {} had to be read again",
+            "sharing what was shared before: {shares}; {} had to be read again",
             size(*read)
         ),
         Event::TrackerLost { reason } => {
@@ -427,7 +432,7 @@ pub fn transfer_json(transfer: &Transfer) -> Value {
     json!({
         "v": 1, "type": "transfer", "no": transfer.id, "name": transfer.file.name.as_str(),
         "id": transfer.file.content.to_string(), "state": state, "reason": reason,
-        "done": transfer.done, "total": transfer.file.len, "rate": transfer.rate,
+        "done": transfer.done, "total": transfer.len, "rate": transfer.rate,
         "peers": transfer.sources,
     })
 }
@@ -458,6 +463,29 @@ mod tests {
             owners: vec!["hans".parse().unwrap(), "yoda".parse().unwrap()],
             holders: 3,
         }
+    }
+
+    #[test]
+    fn a_folder_is_as_large_as_its_files_once_its_listing_is_here() {
+        let mut file = hit("talks").file;
+        (file.kind, file.len) = (PublicationKind::Folder, 395);
+        let mut transfer = Transfer {
+            id: 4,
+            state: State::Paused,
+            done: 0,
+            len: file.len,
+            rate: 0,
+            sources: 0,
+            file,
+        };
+        let row = |transfer: &Transfer| {
+            let shown = transfers(std::slice::from_ref(transfer), None);
+            shown.lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(row(&transfer), "4    talks/   0 %    folder   paused");
+        (transfer.done, transfer.len) = (30 << 20, 60 << 20);
+        assert_eq!(row(&transfer), "4    talks/   50 %   60.0 MiB   paused");
+        assert_eq!(transfer_json(&transfer)["total"], 60 << 20);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Transfer {
     pub state: State,
     /// Verified bytes.
     pub done: u64,
+    /// All bytes, as far as known: those of a folder stand in its listing.
+    pub len: u64,
     /// Bytes a second.
     pub rate: u64,
     /// Peers that are sending.
@@ -121,9 +123,10 @@ impl Transfers {
         let watching = Orders(orders.subscribe());
         let shown = Transfer {
             id,
-            file,
             state: State::Queued(0),
             done: 0,
+            len: file.len,
+            file,
             rate: 0,
             sources: 0,
         };
@@ -203,7 +206,7 @@ impl Handle {
     /// How far it is.
     pub fn note_progress(&self, progress: &Progress) {
         self.change(|shown| {
-            shown.done = progress.done;
+            (shown.done, shown.len) = (progress.done, progress.len);
             shown.rate = progress.rate;
             shown.sources = progress.sources;
             if progress.sources > 0 {

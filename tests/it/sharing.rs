@@ -51,7 +51,7 @@ fn shares_are_back_at_the_next_start_and_nothing_is_read_again() {
 
     let mut ana = group.peer("ana", &address, &[]);
     let line = ana.wait_for("sharing what was shared before");
-    assert!(line.contains("before: 2, of which 0 B"), "{line}");
+    assert!(line.contains("before: 2; 0 B"), "{line}");
     let listed = text(&group.once(&address, &["list", "ana"]).stdout);
     assert!(
         listed.contains("talks/ ") && listed.contains("x.bin"),
@@ -67,7 +67,7 @@ fn shares_are_back_at_the_next_start_and_nothing_is_read_again() {
     let mut ana = group.peer("ana", &address, &[]);
     let line = ana.wait_for("not shared again");
     assert!(line.contains("x.bin: there is no such file"), "{line}");
-    ana.wait_for("before: 1, of which 0 B");
+    ana.wait_for("before: 1; 0 B");
     // It is only away; it is forgotten when somebody says so.
     ana.say("remove x.bin");
     ana.wait_for("Not sharing x.bin");
