@@ -29,7 +29,7 @@ Examples:
   p2pfs get talk.mp4 --tracker HOST        downloads and ends
 
 The passphrase is asked for, or read from --passphrase-file FILE, $P2PFS_PASSPHRASE_FILE or
-$P2PFS_PASSPHRASE; never from an argument. Exit codes: p2pfs help exit-codes.")]
+$P2PFS_PASSPHRASE; never from an argument. More: p2pfs help exit-codes, environment, json, security.")]
 pub struct Cli {
     /// What every command understands.
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub struct Global {
         env = "P2PFS_CONFIG"
     )]
     pub config: Option<PathBuf>,
-    /// Where identity and keys are kept
+    /// Where keys, and what is shared, are kept
     #[arg(long, value_name = "DIR", global = true, env = "P2PFS_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Name that separates groups, not a secret [default: p2pfs]
@@ -119,10 +119,10 @@ pub enum Action {
     Tracker(TrackerArgs),
     /// Run a peer with its prompt
     Peer(PeerArgs),
-    /// Share files until Ctrl-C
+    /// Share files and folders until Ctrl-C
     #[command(visible_aliases = ["add", "pub"])]
     Share(ShareArgs),
-    /// Download files and end
+    /// Download files and folders, and end
     #[command(visible_alias = "download")]
     Get(GetArgs),
     /// Find shared files whose name contains a text
@@ -137,7 +137,7 @@ pub enum Action {
     /// Who is here
     #[command(visible_alias = "lap")]
     Peers(PeersArgs),
-    /// Size, hashes and holders of a file
+    /// Size, hashes and holders of a file or folder
     Info(InfoArgs),
     /// Make a strong passphrase, or rate one
     Passphrase(PassphraseArgs),
@@ -201,10 +201,10 @@ pub struct JoinArgs {
     /// Do not share on what was downloaded
     #[arg(long)]
     pub no_seed: bool,
-    /// Most bytes a second that leave, in all uploads together: 500K, 5M, 5MiB
+    /// Most bytes a second that leave, in all uploads together: 500K, 5MB, 5MiB
     #[arg(long, value_name = "RATE")]
     pub up_limit: Option<String>,
-    /// Most bytes a second that come, in all downloads together
+    /// Most bytes a second that come, in all downloads together; off for no limit
     #[arg(long, value_name = "RATE")]
     pub down_limit: Option<String>,
 }
@@ -215,7 +215,7 @@ pub struct PeerArgs {
     /// How to join
     #[command(flatten)]
     pub join: JoinArgs,
-    /// Share these files at once; then it stays until Ctrl-C, even where nobody can type
+    /// Share these files and folders at once; then it stays until Ctrl-C, even where nobody can type
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub share: Vec<PathBuf>,
     /// Download these at once
@@ -235,10 +235,10 @@ pub struct PeerArgs {
 /// `p2pfs share`
 #[derive(Clone, Debug, Args)]
 pub struct ShareArgs {
-    /// Files to share
+    /// Files and folders to share
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Name under which a single file is shared
+    /// Name under which a single one is shared
     #[arg(long = "as", value_name = "NAME")]
     pub as_name: Option<String>,
     /// How to join

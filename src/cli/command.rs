@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser};
 
+use super::topics;
+
 /// What can be typed at the prompt, under all names that users of older programs know.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(
@@ -17,17 +19,17 @@ pub enum Command {
     #[command(visible_aliases = ["pub", "share"])]
     Add {
         /// Files and folders
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
         /// Name under which a single one is shared
-        #[arg(long = "as")]
+        #[arg(long = "as", value_name = "NAME")]
         as_name: Option<String>,
     },
     /// Stop sharing a file or folder
     #[command(visible_aliases = ["unp", "rm", "unshare"])]
     Remove {
         /// Names, ids or paths
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "NAME")]
         items: Vec<String>,
     },
     /// What you share; list USER: what somebody shares
@@ -52,55 +54,57 @@ pub enum Command {
     #[command(visible_alias = "sch")]
     Search {
         /// Part of a name, in any case
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "TEXT")]
         text: Vec<String>,
         /// Most hits to show
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, value_name = "N", default_value_t = 50)]
         limit: usize,
     },
-    /// Download a file: NAME, NAME#1a2b, or an id
+    /// Download files and folders: NAME, NAME#1a2b, or an id
     #[command(visible_alias = "get")]
     Download {
         /// Names or ids
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "NAME|ID")]
         items: Vec<String>,
         /// Only from this person
-        #[arg(long)]
+        #[arg(long, value_name = "USER")]
         from: Option<String>,
         /// Where to
-        #[arg(short, long)]
+        #[arg(short, long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// Do not wait for the end; at a terminal nobody waits anyway
+        /// In scripts: go on with the next command; leaving ends the download
         #[arg(short, long)]
         background: bool,
     },
-    /// What is being downloaded
+    /// What is being downloaded, with the numbers for pause, resume and cancel
     #[command(visible_aliases = ["downloads", "tr"])]
     Transfers,
     /// Pause downloads: those of these numbers, or all
     Pause {
         /// Numbers, as transfers shows them
+        #[arg(value_name = "NO")]
         ids: Vec<String>,
     },
     /// Go on with paused downloads: those of these numbers, or all
     #[command(visible_alias = "continue")]
     Resume {
         /// Numbers, as transfers shows them
+        #[arg(value_name = "NO")]
         ids: Vec<String>,
     },
     /// End downloads and remove what came of them
     Cancel {
         /// Numbers, as transfers shows them
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "NO")]
         ids: Vec<String>,
     },
-    /// How fast transfers may be: limit up 5MiB, limit down off
+    /// How fast transfers may be: limit up 5MiB, limit down off; limit alone tells
     Limit {
-        /// Which direction; both when absent
-        #[arg(value_enum)]
+        /// Uploads or downloads
+        #[arg(value_enum, value_name = "up|down", hide_possible_values = true)]
         direction: Option<Direction>,
-        /// Bytes a second; off for no limit
-        #[arg(requires = "direction")]
+        /// Bytes a second: 500K, 5MB, 5MiB; off for no limit
+        #[arg(value_name = "RATE", requires = "direction")]
         rate: Option<String>,
     },
     /// Who has the file searched last; --all: everybody who is here
@@ -111,9 +115,10 @@ pub enum Command {
     },
     /// Everybody who is here
     Lap,
-    /// Size, hashes and holders of a file
+    /// Size, hashes and holders of a file or folder
     Info {
         /// Name or id
+        #[arg(value_name = "NAME|ID")]
         item: String,
     },
     /// Your name and key print, and the tracker's
@@ -122,7 +127,8 @@ pub enum Command {
     /// This list; help COMMAND: more of one
     #[command(visible_alias = "?")]
     Help {
-        /// About what
+        /// A command, or exit-codes, environment, json, security
+        #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
     /// Leave
@@ -194,6 +200,11 @@ pub fn explain(error: &clap::Error) -> String {
             None => format!("unknown command \"{typed}\" (help lists all)"),
         };
     }
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let missing = text(ContextKind::InvalidArg).unwrap_or_default();
+        let missing = missing.trim_matches(['<', '>', '.']);
+        return format!("{missing} is missing; help COMMAND tells more");
+    }
     let rendered = error.to_string();
     let mut lines = rendered
         .lines()
@@ -234,12 +245,14 @@ pub fn help(command: Option<&str>) -> Result<String, String> {
         return Ok(rows.collect::<Vec<_>>().join("\n"));
     };
     let name = name.strip_prefix('/').unwrap_or(name).to_lowercase();
-    let sub = grammar
-        .find_subcommand_mut(&name)
-        .ok_or_else(|| format!("there is no command \"{name}\""))?;
+    let Some(sub) = grammar.find_subcommand_mut(&name) else {
+        let no_such = |_| format!("there is no command \"{name}\" (help lists all)");
+        return topics::text(&name).map(str::to_owned).map_err(no_such);
+    };
     let template = "{about}\nUsage: {usage}\n{all-args}";
     let text = sub
         .clone()
+        .disable_help_flag(true)
         .help_template(template)
         .render_help()
         .to_string();
@@ -279,6 +292,14 @@ mod tests {
                 assert_eq!(command(line), command(same), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_topics_are_helped_with() {
+        assert!(parse("cancel").unwrap_err().starts_with("NO is missing"));
+        assert!(parse("add").unwrap_err().starts_with("PATH is missing"));
+        assert!(help(Some("json")).unwrap().contains("transfer"));
+        assert!(help(Some("nonsense")).is_err());
     }
 
     #[test]

@@ -10,8 +10,7 @@ const TOPICS: [(&str, &str); 4] = [
     ("security", SECURITY),
 ];
 
-const EXIT_CODES: &str = "\
-  0  done (an empty list is done)
+const EXIT_CODES: &str = "  0  done (an empty list is done)
   1  failed otherwise
   2  wrong usage or configuration; input needed, but not to be had
   3  wrong passphrase or key, or the tracker does not take the login
@@ -43,11 +42,28 @@ NO_COLOR               no colours
 A variable that is empty counts as unset.
 A flag wins over the environment, that over the files: --config, the user's, /etc/p2pfs/config.toml.";
 
-const JSON: &str = "\
-With --json each line of standard output is one object; \"v\" is the version of its form, \"type\" says
-what it is: tracker, joined, file, peer, holder, id, transfer, limits, progress, rating, result, error.
-Sizes are bytes.
-What fails ends with one object of type \"error\" with class, code, message and hint.";
+const JSON: &str = "With --json each line of standard output is one object. \"v\" is the version of its form, \"type\" says
+what it is. Sizes are bytes, rates bytes a second; what is not known is null. Fields may be added.
+
+tracker   what p2pfs tracker runs: port, key, join (the line for others), addresses
+joined    p2pfs peer is in: user, port, tracker, tracker_key
+file      kind (file or folder), name, size (of a folder that of its listing), id, locked (false)
+            found or listed: also peers (some names) and holders (how many)
+            shared here: also files (how many) and total (bytes of all of them)
+            by info: also peers and sha256 (of a file that lies here)
+peer      who is here: user, files (how many), since_s, addresses, key
+holder    who has what was searched: user, addresses, key, id
+id        user, key, port, tracker, tracker_key
+progress  of a download, of a folder first that of its listing: id, name, done, total, rate,
+            peers (how many send)
+transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
+            rate, peers (how many send)
+limits    up, down
+result    all that get or download was asked for is here: command (get), ok (true), files, each with
+            name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent)
+rating    of a passphrase: score (0 to 4), guesses_log10, ok
+error     class (usage, auth, network, file, refused, integrity, interrupted, other), code (the exit
+            code), message, hint; what fails ends with it";
 
 const SECURITY: &str = "\
 The passphrase admits to the group; everything on the wire is sealed under keys that a stranger cannot
@@ -100,6 +116,49 @@ mod tests {
             let code = class.code().to_string();
             assert!(EXIT_CODES.contains(&code), "{class:?}");
         }
+    }
+
+    /// The type of an object in the code, and the names of its fields.
+    fn object_in(code: &str) -> (&str, Vec<&str>) {
+        let body = code.split("})").next().unwrap_or_default();
+        let kind = body.split('"').next().unwrap_or_default();
+        let words: Vec<_> = body.split('"').collect();
+        let is_field = |pair: &&[&str]| pair[1].trim_start().starts_with(':');
+        let fields = words.windows(2).filter(is_field).map(|pair| pair[0]);
+        (kind, fields.collect())
+    }
+
+    /// The words of what the topic says of a type.
+    fn told_of(kind: &str) -> Vec<&'static str> {
+        let mut lines = JSON
+            .lines()
+            .skip_while(|line| line.split(' ').next() != Some(kind));
+        let first = lines.next().unwrap_or_default();
+        let more = lines.take_while(|line| line.starts_with("   "));
+        std::iter::once(first)
+            .chain(more)
+            .flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .collect()
+    }
+
+    #[test]
+    fn every_object_and_each_of_its_fields_is_documented() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli");
+        let mut kinds = 0;
+        for file in std::fs::read_dir(dir).unwrap() {
+            let code = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+            for object in code.split("\"v\": 1, \"type\": \"").skip(1) {
+                let (kind, fields) = object_in(object);
+                let told = told_of(kind);
+                assert!(told.contains(&kind), "{kind}");
+                for field in fields {
+                    assert!(told.contains(&field), "{field} of {kind}");
+                }
+                kinds += 1;
+            }
+        }
+        assert!(kinds >= 12, "{kinds}");
     }
 
     #[test]
