@@ -72,7 +72,7 @@ pub enum Command {
         /// Where to
         #[arg(short, long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// In scripts: go on with the next command; leaving ends the download
+        /// In scripts: go on with the next command; the end of the input waits for it, quit does not
         #[arg(short, long)]
         background: bool,
     },

@@ -40,6 +40,8 @@ pub struct Executor {
     last_found: Arc<Mutex<Option<Hit>>>,
     /// Shows what the peer tells by itself.
     telling: TaskTracker,
+    /// Downloads that nobody waits for.
+    background: TaskTracker,
 }
 
 impl Executor {
@@ -52,7 +54,14 @@ impl Executor {
             patience,
             last_found: Arc::default(),
             telling: TaskTracker::new(),
+            background: TaskTracker::new(),
         }
+    }
+
+    /// Until the downloads that nobody waited for have ended.
+    pub async fn finish_background(&self) {
+        self.background.close();
+        self.background.wait().await;
     }
 
     /// Runs beside the commands, until the peer has told its last event.
@@ -96,7 +105,7 @@ impl Executor {
                 background: true,
             } => {
                 let own = self.clone();
-                tokio::spawn(async move {
+                self.background.spawn(async move {
                     if let Err(failure) = own.download(&items, from.as_deref(), out).await {
                         own.screen.failure(&failure);
                     }

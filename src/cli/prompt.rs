@@ -76,6 +76,10 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
             screen.prompt(Some(PROMPT));
         }
     }
+    if !is_typed && !is_quit {
+        // A script that says no more wants what it asked for all the same.
+        executor.finish_background().await;
+    }
     if is_typed && !is_quit {
         // Ctrl-D leaves the cursor behind the prompt.
         screen.end_line();
@@ -104,6 +108,7 @@ pub async fn run_lines(
             return Err(Failure::new(Class::Failed, ""));
         }
     }
+    executor.finish_background().await;
     Ok(())
 }
 

@@ -468,6 +468,18 @@ pub fn safe_file_name(prefix: &str, name: &str, copy: u32) -> String {
     format!("{prefix}{cleaned}{number}")
 }
 
+/// The same for a name inside a folder, where a dot, a dash or a tilde may stand first: a repository is of no
+/// use without its `.git`. Our own hidden names stay ours.
+#[must_use]
+pub fn safe_inner_name(name: &str, copy: u32) -> String {
+    let first = name.chars().next().filter(|c| matches!(c, '.' | '-' | '~'));
+    let rest = first.map_or(name, |first| &name[first.len_utf8()..]);
+    if first.is_none() || rest.chars().all(|c| c == '.') || name.starts_with(HIDDEN_PREFIX) {
+        return safe_file_name("", name, copy);
+    }
+    safe_file_name(&String::from_iter(first), rest, copy)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -729,7 +741,37 @@ mod tests {
         );
     }
 
+    #[test]
+    fn inside_a_folder_names_keep_their_first_letter() {
+        for name in [".git", ".bashrc", "-x", "~draft", "readme"] {
+            assert_eq!(safe_inner_name(name, 1), name);
+        }
+        for name in [
+            ".",
+            "..",
+            "...",
+            ".p2pfs-1234.part",
+            ".\u{202e}",
+            ".x:y",
+            "-.",
+        ] {
+            let safe = safe_inner_name(name, 1);
+            assert!(
+                !safe.starts_with(HIDDEN_PREFIX) && safe.parse::<FileName>().is_ok(),
+                "{safe}"
+            );
+            assert_ne!(safe, name);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_name_in_a_folder_is_one_component(name in "[.~-]?\\PC{1,300}", copy in 1_u32..30) {
+            let safe = safe_inner_name(&name, copy);
+            prop_assert!(safe.len() <= MAX_NAME_LEN);
+            prop_assert!(safe.parse::<FileName>().is_ok(), "{:?}", safe);
+        }
+
         #[test]
         fn a_name_on_disk_is_one_component(name in "\\PC{1,300}", copy in 1_u32..30) {
             let safe = safe_file_name("downloaded_", &name, copy);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::shares::Contents;
-use super::store::{PART_IS_GONE, StoreError, hidden_stem, safe_file_name};
+use super::store::{PART_IS_GONE, StoreError, hidden_stem, safe_file_name, safe_inner_name};
 use super::target::{Synced, Verdict};
 use crate::disk;
 use crate::wire::control::Publication;
@@ -477,11 +477,11 @@ fn places(listing: &Listing) -> (Vec<PathBuf>, usize) {
                 own.clone_from(known);
                 continue;
             }
-            let plain = (own.clone(), fold(&safe_file_name("", component, 1)));
+            let plain = (own.clone(), fold(&safe_inner_name(component, 1)));
             let next = copies.entry(plain).or_insert(1);
             let mut is_free = |name: &String| taken.insert((own.clone(), fold(name)));
             let name = (*next..next.saturating_add(MAX_CLASHES))
-                .map(|copy| safe_file_name("", component, copy))
+                .map(|copy| safe_inner_name(component, copy))
                 .inspect(|_| *next += 1)
                 .find(&mut is_free);
             // Names that are made to clash: told apart by where they stand.
