@@ -97,8 +97,10 @@ fn transfer(criterion: &mut Criterion) {
             heartbeat: Duration::from_secs(2),
             silence: Duration::from_secs(3),
             max_peers: 10,
-            state_dir: dir.path().to_owned(),
+            // Nothing is shared from where keys lie.
+            state_dir: dir.path().join("tracker"),
         };
+        std::fs::create_dir(&tracker.state_dir).unwrap();
         let tracker = Tracker::bind(tracker, group.clone()).unwrap();
         let port = tracker.port();
         tokio::spawn(tracker.run(shutdown.clone()));
