@@ -22,13 +22,41 @@ pub type Hash = [u8; HASH_LEN];
 /// The hash of one piece of a file with this layout.
 #[must_use]
 pub fn hash_piece(layout: Layout, piece: PieceIndex, bytes: &[u8]) -> Hash {
-    if layout.count() == 1 {
-        return *blake3::hash(bytes).as_bytes();
+    let mut hasher = PieceHasher::new(layout, piece);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// The hash of one piece whose bytes come little by little.
+#[derive(Debug, Clone)]
+pub struct PieceHasher {
+    hasher: Hasher,
+    is_all: bool,
+}
+
+impl PieceHasher {
+    /// Nothing of `piece` has come yet.
+    #[must_use]
+    pub fn new(layout: Layout, piece: PieceIndex) -> Self {
+        let is_all = layout.count() == 1;
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(layout.offset(piece));
+        Self { hasher, is_all }
     }
-    Hasher::new()
-        .set_input_offset(layout.offset(piece))
-        .update(bytes)
-        .finalize_non_root()
+
+    /// What comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The hash of what came.
+    #[must_use]
+    pub fn finish(&self) -> Hash {
+        if self.is_all {
+            return *self.hasher.finalize().as_bytes();
+        }
+        self.hasher.finalize_non_root()
+    }
 }
 
 /// All hashes of a file that is here.
@@ -361,6 +389,27 @@ mod tests {
         fn any_length_has_the_plain_hash(len in 0_usize..4 * MIB, seed: u8) {
             let bytes = bytes(len, seed);
             prop_assert_eq!(tree(&bytes).id().0, *blake3::hash(&bytes).as_bytes());
+        }
+
+        #[test]
+        fn a_piece_hashes_alike_in_whatever_parts_it_comes(
+            len in 1_usize..3 * MIB,
+            parts in proptest::collection::vec(1_usize..200_000, 1..20),
+        ) {
+            let bytes = bytes(len, 1);
+            let tree = tree(&bytes);
+            for (piece, bytes) in tree.layout().pieces().zip(bytes.chunks(MIB)) {
+                let (mut hasher, mut rest) = (PieceHasher::new(tree.layout(), piece), bytes);
+                for part in parts.iter().cycle() {
+                    let (now, later) = rest.split_at(rest.len().min(*part));
+                    hasher.update(now);
+                    rest = later;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(Some(hasher.finish()), tree.hash_of(piece));
+            }
         }
     }
 }

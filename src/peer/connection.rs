@@ -5,6 +5,9 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -68,7 +71,7 @@ pub fn split(stream: TcpStream, keys: StreamKeys) -> (Reader, Writer) {
         },
         Writer {
             write,
-            sealer: Some(sealer),
+            sealer,
             frame: Vec::new(),
         },
     )
@@ -95,6 +98,20 @@ impl Reader {
             return Ok(None);
         }
         let header = self.fill_frame().await?;
+        self.open(header)
+    }
+
+    /// Is the next frame here, so that it need not be waited for?
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        let here = &self.buffer[self.start..self.end];
+        let header = here
+            .first_chunk()
+            .and_then(|header| FrameHeader::parse(*header).ok());
+        header.is_some_and(|header| here.len() >= FRAME_HEADER_LEN + header.len + TAG_LEN)
+    }
+
+    fn open(&mut self, header: FrameHeader) -> Result<Option<Frame<'_>>, ConnectionError> {
         let body_start = self.start + FRAME_HEADER_LEN;
         let body_end = body_start + header.len + TAG_LEN;
         self.start = body_end;
@@ -141,8 +158,7 @@ impl Reader {
 #[derive(Debug)]
 pub struct Writer {
     write: OwnedWriteHalf,
-    /// Away while a piece is being sealed on another thread.
-    sealer: Option<FrameSealer>,
+    sealer: FrameSealer,
     frame: Vec<u8>,
 }
 
@@ -156,8 +172,7 @@ impl Writer {
         self.frame.resize(FRAME_HEADER_LEN, 0);
         frame.encode(&mut self.frame);
         self.frame.resize(self.frame.len() + TAG_LEN, 0);
-        let sealer = self.sealer.as_mut().ok_or(StreamError::AfterFinal)?;
-        sealer.seal(false, &mut self.frame)?;
+        self.sealer.seal(false, &mut self.frame)?;
         write_all(&mut self.write, &self.frame).await
     }
 
@@ -169,23 +184,44 @@ impl Writer {
         write_all(&mut self.write, frames).await
     }
 
-    /// Lends the sealer out; nothing else can be sealed until it is back.
-    pub fn lend_sealer(&mut self) -> Option<FrameSealer> {
-        self.sealer.take()
+    /// Sends of frames that were sealed with this half's sealer what the connection takes before it takes
+    /// nothing for `patience`; how many bytes that were. Blocking.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send_now(&self, frames: &[u8], patience: Duration) -> Result<usize, ConnectionError> {
+        let socket: &TcpStream = self.write.as_ref();
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        let mut sent = 0;
+        while sent < frames.len() {
+            // Not through the runtime: it would not try before another thread has told it that it may.
+            match rustix::net::send(socket, &frames[sent..], SendFlags::NOSIGNAL) {
+                Ok(0) => return Err(ConnectionError::Cut),
+                Ok(len) => sent += len,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let mut waiting = [PollFd::new(socket, PollFlags::OUT)];
+                    match poll(&mut waiting, Some(&patience)) {
+                        Ok(0) => break,
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(io::Error::from(error).into()),
+                    }
+                }
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Ok(sent)
     }
 
-    /// Takes the sealer back.
-    pub fn return_sealer(&mut self, sealer: FrameSealer) {
-        self.sealer = Some(sealer);
+    /// Seals frames for [`Writer::send_now`] and [`Writer::send_sealed`], in the order in which they go.
+    pub const fn sealer(&mut self) -> &mut FrameSealer {
+        &mut self.sealer
     }
 
     /// Ends this direction: the other side knows that nothing is missing.
     pub async fn finish(&mut self) {
-        let Some(mut sealer) = self.sealer.take() else {
-            return;
-        };
         let mut frame = [0; FRAME_HEADER_LEN + TAG_LEN];
-        if sealer.seal(true, &mut frame).is_ok() {
+        if self.sealer.seal(true, &mut frame).is_ok() {
             let _ = timeout(CLOSE_TIMEOUT, self.write.write_all(&frame)).await;
             let _ = timeout(CLOSE_TIMEOUT, self.write.shutdown()).await;
         }
@@ -204,4 +240,84 @@ async fn write_all(write: &mut OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), C
         bytes = &bytes[written..];
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::crypto::secret::Secret;
+    use crate::crypto::stream::Suite;
+    use crate::wire::transfer::chunk_head;
+
+    async fn connected() -> ((Reader, Writer), (Reader, Writer)) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (dialled, accepted) = tokio::join!(dialled, listener.accept());
+        let keys = |send, receive| StreamKeys {
+            send: Secret::new([send; 32]),
+            receive: Secret::new([receive; 32]),
+            suite: Suite::ChaCha,
+        };
+        let one = split(dialled.unwrap(), keys(1, 2));
+        (one, split(accepted.unwrap().0, keys(2, 1)))
+    }
+
+    /// A run of two frames, each with a chunk full of `number`.
+    fn run(writer: &mut Writer, number: u8) -> Vec<u8> {
+        let mut frames = Vec::new();
+        for _ in 0..2 {
+            let at = frames.len();
+            frames.resize(at + FRAME_HEADER_LEN, 0);
+            frames.extend(chunk_head(7, u64::from(number), false).to_bytes());
+            frames.resize(frames.len() + (1 << 16), number);
+            frames.resize(frames.len() + TAG_LEN, 0);
+            writer.sealer().seal(false, &mut frames[at..]).unwrap();
+        }
+        frames
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_full_connection_does_not_take_now_is_sent_later() {
+        let ((_reader, mut writer), (mut reader, _writer)) = connected().await;
+        let patience = Duration::from_millis(20);
+        let (mut count, rest) = (
+            0_u8,
+            loop {
+                // Nobody reads: it has an end.
+                let frames = run(&mut writer, 0);
+                let sent = writer.send_now(&frames, patience).unwrap();
+                if sent < frames.len() {
+                    break frames[sent..].to_vec();
+                }
+            },
+        );
+        let reading = tokio::spawn(async move {
+            while let Some(Frame::Chunk { bytes, offset, .. }) = reader.next().await.unwrap() {
+                assert!(bytes.iter().all(|byte| u64::from(*byte) == offset));
+                count = bytes[0];
+            }
+            count
+        });
+        writer.send_sealed(&rest).await.unwrap();
+        for number in 1..=50 {
+            let frames = run(&mut writer, number);
+            let sent = writer.send_now(&frames, patience).unwrap();
+            writer.send_sealed(&frames[sent..]).await.unwrap();
+        }
+        writer.finish().await;
+        assert_eq!(reading.await.unwrap(), 50);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_that_is_gone_takes_nothing() {
+        let ((_reader, mut writer), theirs) = connected().await;
+        drop(theirs);
+        let sent = (0..1000).try_for_each(|_| {
+            let frames = run(&mut writer, 1);
+            writer.send_now(&frames, Duration::ZERO).map(drop)
+        });
+        assert!(matches!(sent, Err(ConnectionError::Io(_))), "{sent:?}");
+    }
 }

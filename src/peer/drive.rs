@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
-use tokio_util::task::TaskTracker;
 
 use super::Wanted;
 use super::download::{Announcement, DISK_PATIENCE, Downloads};
 use super::event::{DownloadError, Event, Progress, RequestError};
 use super::listing::holders;
+use super::puts::Puts;
 use super::source::{self, Ask, Goal, Report};
 use super::store::{PART_IS_GONE, explain, is_lasting};
 use super::target::{Synced, Target};
@@ -164,7 +164,7 @@ impl<'a> Driver<'a> {
             target: target.clone(),
             throttle: downloads.throttle.clone(),
             reports: sender,
-            checks: TaskTracker::new(),
+            puts: Puts::new(target.clone()),
         };
         Self {
             downloads,
@@ -243,9 +243,7 @@ impl<'a> Driver<'a> {
         }
         self.links.clear();
         // A copy that came second may still be on its way to the disk.
-        self.goal.checks.close();
-        self.goal.checks.wait().await;
-        self.goal.checks.reopen();
+        self.goal.puts.wait().await;
         let target = self.target.clone();
         let synced = outcome(&mut Some(spawn_blocking(move || target.sync()))).await;
         self.handle_synced(synced)?;

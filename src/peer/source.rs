@@ -1,7 +1,7 @@
 //! One source of one download: its connection, and the pieces that are coming from it.
 //!
-//! Chunks are gathered to a piece, the piece is hashed and written on a thread that may wait for the
-//! disk, and only the verdict goes to the download.
+//! Chunks are hashed as they come and gathered to a piece; one that is right is written by a thread that
+//! may wait for the disk, and only the verdict goes to the download.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,16 +9,15 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
 use super::membership::Membership;
+use super::puts::{Put, Puts};
 use super::target::{Target, Verdict};
 use super::throttle::{Place, Throttle};
-use crate::crypto::content::Hash;
+use crate::crypto::content::{Hash, PieceHasher};
 use crate::wire::control::Holder;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, PieceIndex};
@@ -28,8 +27,8 @@ use crate::wire::transfer::{Frame, HashPage};
 const FILE: u32 = 0;
 /// OPEN is answered within this time.
 const OPEN_TIME: Duration = Duration::from_secs(10);
-/// Pieces that are hashed and written at the same time.
-const MAX_VERIFYING: usize = 3;
+/// Pieces that may be on their way to the disk at the same time.
+const MAX_UNWRITTEN: usize = 3;
 /// Pieces that one source may have begun at the same time; ours come one after the other.
 const MAX_BEGUN: usize = 4;
 /// Cancelled requests that are remembered; the uploader has forgotten older ones as well.
@@ -81,7 +80,7 @@ pub struct Goal {
     /// How fast it may come.
     pub throttle: Throttle,
     /// Pieces on their way to the disk, also those of sources that are gone.
-    pub checks: TaskTracker,
+    pub puts: Puts,
     /// Where to report to.
     pub reports: mpsc::Sender<(PeerId, Report)>,
 }
@@ -101,6 +100,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
     let (reader, writer) = dial(&goal.membership, holder)
         .await
         .map_err(|error| error.to_string())?;
+    let (put, written) = mpsc::unbounded_channel();
     let mut source = Source {
         peer: holder.peer,
         place: goal.throttle.place(holder.peer),
@@ -110,7 +110,9 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         cancelled: BTreeMap::new(),
         last_request: 0,
         spare: Vec::new(),
-        verifying: JoinSet::new(),
+        unwritten: 0,
+        put,
+        written,
         last_sign: Instant::now(),
         passing: None,
     };
@@ -124,14 +126,9 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
 struct Assembly {
     piece: PieceIndex,
     expected: Hash,
+    /// Of what came; absent where whoever writes it looks at it.
+    hasher: Option<PieceHasher>,
     bytes: Vec<u8>,
-}
-
-/// What became of a piece, and its buffer for the next one.
-struct Verified {
-    piece: PieceIndex,
-    bytes: Vec<u8>,
-    result: io::Result<Verdict>,
 }
 
 struct Source {
@@ -144,7 +141,9 @@ struct Source {
     cancelled: BTreeMap<u32, usize>,
     last_request: u32,
     spare: Vec<Vec<u8>>,
-    verifying: JoinSet<Verified>,
+    unwritten: usize,
+    put: mpsc::UnboundedSender<Put>,
+    written: mpsc::UnboundedReceiver<Put>,
     last_sign: Instant,
     /// Under a limit: what came last waits for its turn, and who is not read from sends no faster.
     passing: Option<Passing>,
@@ -169,11 +168,7 @@ impl Source {
         loop {
             tokio::select! {
                 _ = pings.tick() => self.writer.send(&Frame::Ping).await?,
-                Some(verified) = self.verifying.join_next() => {
-                    if let Ok(verified) = verified {
-                        self.report_verdict(verified).await;
-                    }
-                }
+                Some(put) = self.written.recv() => self.report_put(put).await,
                 ask = asks.recv() => match ask {
                     Some(ask) => self.ask(ask).await?,
                     None => {
@@ -184,17 +179,33 @@ impl Source {
                 () = passed(&mut self.passing) => self.passing = None,
                 // It is our limit that holds it up: it must not be taken for one that sends nothing.
                 _ = signs.tick(), if self.passing.is_some() => self.report(Report::Sign).await,
-                frame = reader.next(),
-                    if self.verifying.len() < MAX_VERIFYING && self.passing.is_none() => match frame? {
-                    Some(frame) => {
-                        if !self.handle(frame).await? {
-                            return Ok(());
-                        }
+                frame = reader.next(), if self.may_read() => {
+                    let Some(frame) = frame? else {
+                        return Ok(());
+                    };
+                    if !self.handle(frame).await? || !self.handle_rest(&mut reader).await? {
+                        return Ok(());
                     }
-                    None => return Ok(()),
-                },
+                }
             }
         }
+    }
+
+    const fn may_read(&self) -> bool {
+        self.unwritten < MAX_UNWRITTEN && self.passing.is_none()
+    }
+
+    /// Handles what came together with the last frame; `false` when nothing more will come.
+    async fn handle_rest(&mut self, reader: &mut Reader) -> Result<bool, ConnectionError> {
+        while self.may_read() && reader.has_next() {
+            let Some(frame) = reader.next().await? else {
+                return Ok(false);
+            };
+            if !self.handle(frame).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// `false` when the content is not here.
@@ -241,6 +252,7 @@ impl Source {
                     Assembly {
                         piece,
                         expected,
+                        hasher: self.goal.target.hasher(piece),
                         bytes: Vec::new(),
                     },
                 );
@@ -274,7 +286,7 @@ impl Source {
             } => {
                 let len = bytes.len();
                 if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
-                    self.verify(whole);
+                    self.write(whole).await;
                 }
                 if self.goal.throttle.rate().is_some() {
                     let place = self.place.clone();
@@ -346,6 +358,9 @@ impl Source {
             assembly.bytes.clear();
             assembly.bytes.reserve_exact(len);
         }
+        if let Some(hasher) = &mut assembly.hasher {
+            hasher.update(chunk);
+        }
         assembly.bytes.extend_from_slice(chunk);
         match (is_last, assembly.bytes.len() == len) {
             (true, true) => Ok(self.begun.remove(&request)),
@@ -355,33 +370,26 @@ impl Source {
         }
     }
 
-    fn verify(&mut self, assembly: Assembly) {
-        let target = self.goal.target.clone();
-        let running = self.goal.checks.token();
-        self.verifying.spawn_blocking(move || {
-            let _running = running;
-            let Assembly {
-                piece,
-                expected,
-                bytes,
-            } = assembly;
-            let result = target.put(piece, &bytes, &expected);
-            Verified {
-                piece,
-                bytes,
-                result,
-            }
-        });
+    /// Has a piece written, if it is right.
+    async fn write(&mut self, assembly: Assembly) {
+        let Assembly {
+            piece,
+            expected,
+            hasher,
+            bytes,
+        } = assembly;
+        if hasher.is_some_and(|hasher| hasher.finish() != expected) {
+            return self.report(Report::WrongPiece).await;
+        }
+        self.unwritten += 1;
+        self.goal.puts.put(piece, bytes, expected, self.put.clone());
     }
 
-    async fn report_verdict(&mut self, verified: Verified) {
-        let Verified {
-            piece,
-            bytes,
-            result,
-        } = verified;
-        self.spare.push(bytes);
-        self.report(match result {
+    async fn report_put(&mut self, put: Put) {
+        self.unwritten -= 1;
+        let piece = put.piece;
+        self.spare.push(put.bytes);
+        self.report(match put.result {
             Ok(Verdict::Right) => Report::Piece(piece),
             Ok(Verdict::Wrong) => Report::WrongPiece,
             Ok(Verdict::Short) => Report::Lacks(piece),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::growing::Growing;
 use super::unpack::Unpacking;
-use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, hash_piece};
+use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, PieceHasher};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
 use crate::wire::transfer::{Frame, HashPage, Wanted, WantedFiles};
@@ -185,17 +185,23 @@ impl Target {
         }
     }
 
-    /// Checks and writes what came of a piece. Blocking.
+    /// What proves a piece while it comes; `None` where [`Target::put`] looks at it.
+    #[must_use]
+    pub fn hasher(&self, piece: PieceIndex) -> Option<PieceHasher> {
+        match self {
+            Self::Content(growing) => Some(PieceHasher::new(growing.layout(), piece)),
+            Self::Folder(_) => None,
+        }
+    }
+
+    /// Writes a piece whose hasher found `hash`, or checks and writes one without. Blocking.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn put(&self, piece: PieceIndex, bytes: &[u8], expected: &Hash) -> io::Result<Verdict> {
+    pub fn put(&self, piece: PieceIndex, bytes: &[u8], hash: &Hash) -> io::Result<Verdict> {
         match self {
             Self::Content(growing) => {
-                if hash_piece(growing.layout(), piece, bytes) != *expected {
-                    return Ok(Verdict::Wrong);
-                }
-                growing.put(piece, bytes, expected)?;
+                growing.put(piece, bytes, hash)?;
                 Ok(Verdict::Right)
             }
             Self::Folder(folder) => folder.put(piece, bytes),

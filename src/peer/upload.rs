@@ -1,33 +1,30 @@
 //! Serves the pieces that another peer asks for.
 //!
 //! For each run of frames: one positioned read for each frame, straight behind its head; sealed in place;
-//! one write of them all. While one run is being written the next is read and sealed, on a thread that may
-//! wait for the disk.
+//! one write of them all. One thread that may wait for the disk does it all, run after run without handing
+//! anything over, as long as the connection takes it; what is left of a run when it takes no more is sent
+//! by the task, which waits without a thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::bundle::{Bundle, FRAME_OVERHEAD, Unfolded, Unserved};
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
-use super::growing::{Growing, Nursery};
-use super::shares::{Gone, Serving, Shares};
+use super::growing::Nursery;
+use super::origin::{Begun, Origin, Run};
+use super::shares::Shares;
 use super::throttle::{Place, Throttle};
-use crate::crypto::stream::FrameSealer;
-use crate::wire::frame::FRAME_HEAD_LEN;
 use crate::wire::id::{ContentId, PeerId};
-use crate::wire::packet::{FRAME_HEADER_LEN, TAG_LEN};
-use crate::wire::pieces::{Bitfield, Layout, PieceIndex};
-use crate::wire::transfer::{
-    Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, WantedFiles, chunk_head,
-};
+use crate::wire::pieces::{Bitfield, PieceIndex};
+use crate::wire::transfer::{Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, WantedFiles};
 use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
 
-/// Bytes that are read, sealed and written at a time: what a connection that is never read from holds, twice.
+/// Bytes that are read, sealed and written at a time: what a connection that is never read from holds.
 const MAX_RUN_LEN: usize = 8 * MAX_CHUNK_LEN;
 /// Under a limit that is divided among others too, at most this share of a second's bytes goes at a time,
 /// but never less than so many.
@@ -35,6 +32,10 @@ const RUNS_PER_S: u64 = 16;
 const MIN_RUN_LEN: usize = 4 << 10;
 /// Pieces that came meanwhile are told this often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+/// So long a thread sends, and waits for the connection, before the task looks after the rest: others
+/// need threads, too.
+const TURN: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What can be served, and how fast; cheap to clone.
 #[derive(Debug, Clone)]
@@ -78,6 +79,9 @@ pub async fn serve(
         files: HashMap::new(),
         queue: VecDeque::new(),
         commands,
+        postponed: None,
+        frames: Vec::new(),
+        sent: 0,
     }
     .run();
     tokio::pin!(reading, uploading);
@@ -120,66 +124,6 @@ async fn read_commands(
     Ok(())
 }
 
-/// Where the bytes of an open file come from.
-#[derive(Debug, Clone)]
-enum Origin {
-    Whole(Arc<Serving>),
-    Growing(Arc<Growing>),
-}
-
-impl Origin {
-    fn find(offers: &Offers, content: &ContentId) -> Option<Self> {
-        let whole = offers.shares.open(content).map(Arc::new).map(Self::Whole);
-        let growing = || {
-            let growing = offers.nursery.get(content)?;
-            let can_be_told = growing.layout().count() as usize <= PieceSet::MAX_COUNT;
-            can_be_told.then_some(Self::Growing(growing))
-        };
-        whole.or_else(growing)
-    }
-
-    fn layout(&self) -> Layout {
-        match self {
-            Self::Whole(serving) => serving.tree().layout(),
-            Self::Growing(growing) => growing.layout(),
-        }
-    }
-
-    fn page(&self, page: HashPage) -> Option<Vec<u8>> {
-        match self {
-            Self::Whole(serving) => serving.tree().page(page).map(<[u8]>::to_vec),
-            Self::Growing(growing) => growing.page(page),
-        }
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), Gone> {
-        match self {
-            Self::Whole(serving) => serving.read_at(bytes, offset),
-            Self::Growing(growing) => growing.read_at(bytes, offset).map_err(|_| Gone),
-        }
-    }
-
-    /// Were the bytes that were read of `piece` the announced ones?
-    fn check(&self, piece: PieceIndex) -> Result<(), Gone> {
-        match self {
-            Self::Whole(serving) => serving.check(),
-            Self::Growing(growing) if growing.is_offered() && growing.has(piece) => Ok(()),
-            Self::Growing(_) => Err(Gone),
-        }
-    }
-
-    /// What a download has become that ended: a file that others may change, and that is watched as such.
-    fn successor(&self, shares: &Shares) -> Option<Self> {
-        match self {
-            Self::Growing(growing) if !growing.is_offered() => shares
-                .open(&growing.content())
-                .map(Arc::new)
-                .map(Self::Whole),
-            _ => None,
-        }
-    }
-}
-
 struct File {
     origin: Origin,
     /// How often each piece was sent here; the candidate that was sent least is served.
@@ -202,6 +146,11 @@ struct Upload {
     files: HashMap<u32, File>,
     queue: VecDeque<Job>,
     commands: mpsc::Receiver<Command>,
+    /// What has to be answered before anything else.
+    postponed: Option<Command>,
+    /// The run of frames that is being sent, and how much of it went.
+    frames: Vec<u8>,
+    sent: usize,
 }
 
 /// What is asked for.
@@ -220,77 +169,162 @@ enum Task {
     Files(u32),
 }
 
-#[derive(Clone, Copy)]
-struct Begun {
-    piece: PieceIndex,
-    sent: usize,
+/// What is to be sent next.
+enum Filled {
+    /// Nothing is asked for.
+    Nothing,
+    /// A run of frames.
+    Run,
+    /// The news that the file of this number is here no longer.
+    Gone(u32),
 }
 
-/// Frames that are read and sealed, or the news that they cannot be.
-struct Prepared {
-    sealer: FrameSealer,
-    frames: Vec<u8>,
-    result: Result<(), Unserved>,
-    file: u32,
-    /// Where the bytes of the file come from now, if that is somewhere else than before.
-    origin: Option<Origin>,
+impl Filled {
+    const fn from_result(file: u32, result: Result<(), Unserved>) -> Result<Self, ConnectionError> {
+        match result {
+            Ok(()) => Ok(Self::Run),
+            Err(Unserved::Gone) => Ok(Self::Gone(file)),
+            Err(Unserved::Violation(rule)) => Err(ConnectionError::Violation(rule)),
+        }
+    }
 }
 
 impl Upload {
     async fn run(mut self) -> Result<(), ConnectionError> {
-        let mut ready: Option<Vec<u8>> = None;
-        let mut spare = Vec::new();
         let mut tell_at = Instant::now();
         loop {
-            // What came meanwhile is handled first: a cancel must overtake the pieces before it.
-            while self.queue.len() < MAX_QUEUED_PIECES {
-                match self.commands.try_recv() {
-                    Ok(command) => self.handle(command, &mut ready).await?,
-                    Err(_) => break,
-                }
+            self.take_commands();
+            while let Some(command) = self.postponed.take() {
+                self.answer(command).await?;
+                self.take_commands();
             }
             if tell_at <= Instant::now() {
                 tell_at = Instant::now() + TELL_EVERY;
-                self.tell_news(&mut ready).await?;
+                self.tell_news().await?;
             }
-            let job = self.start_next(std::mem::take(&mut spare))?;
-            let prepared = match (job, ready.take()) {
-                (Some(job), Some(frames)) => {
-                    let (prepared, sent) = tokio::join!(job, self.writer.send_sealed(&frames));
-                    sent?;
-                    spare = frames;
-                    prepared
+            if self.queue.is_empty() {
+                if !self.wait_for_command().await? {
+                    return Ok(());
                 }
-                (Some(job), None) => job.await,
-                (None, Some(frames)) => {
-                    self.writer.send_sealed(&frames).await?;
-                    spare = frames;
-                    continue;
-                }
-                (None, None) => {
-                    let patience = if self.has_growing() {
-                        TELL_EVERY
-                    } else {
-                        PING_AFTER
-                    };
-                    match timeout(patience, self.commands.recv()).await {
-                        Ok(Some(command)) => self.handle(command, &mut ready).await?,
-                        Ok(None) => {
-                            self.writer.finish().await;
-                            return Ok(());
-                        }
-                        Err(_) if patience == PING_AFTER => self.writer.send(&Frame::Ping).await?,
-                        Err(_) => {}
-                    }
-                    continue;
-                }
-            };
-            ready = self.take_prepared(prepared).await?;
-            if let Some(frames) = &mut ready {
-                self.send_begin(frames).await?;
-                self.place.pass(frames.len()).await;
+                continue;
+            }
+            let sending = spawn_blocking(move || {
+                let gone = self.send_pieces();
+                (self, gone)
+            });
+            let unsent = |_| ConnectionError::Violation("a piece that could not be sealed");
+            let (upload, gone) = sending.await.map_err(unsent)?;
+            self = upload;
+            let gone = gone?;
+            self.send_rest().await?;
+            if let Some(file) = gone {
+                self.files.remove(&file);
+                self.writer.send(&Frame::Absent { file }).await?;
             }
         }
+    }
+
+    /// `false` when nothing more will be asked.
+    async fn wait_for_command(&mut self) -> Result<bool, ConnectionError> {
+        let patience = if self.has_growing() {
+            TELL_EVERY
+        } else {
+            PING_AFTER
+        };
+        match timeout(patience, self.commands.recv()).await {
+            Ok(Some(command)) => self.postponed = self.enqueue(command),
+            Ok(None) => {
+                self.writer.finish().await;
+                return Ok(false);
+            }
+            Err(_) if patience == PING_AFTER => self.writer.send(&Frame::Ping).await?,
+            Err(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Takes what was asked meanwhile, up to the first that needs an answer before what follows: a cancel
+    /// must overtake the pieces before it.
+    fn take_commands(&mut self) {
+        while self.postponed.is_none() && self.queue.len() < MAX_QUEUED_PIECES {
+            match self.commands.try_recv() {
+                Ok(command) => self.postponed = self.enqueue(command),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Gives back what has to be answered.
+    fn enqueue(&mut self, command: Command) -> Option<Command> {
+        match command {
+            Command::Piece { request, wanted } => self.queue.push_back(Job {
+                request,
+                file: wanted.file,
+                task: Task::Piece(wanted),
+            }),
+            Command::Files { request, wanted } => self.queue.push_back(Job {
+                request,
+                file: wanted.file,
+                task: Task::Files(wanted.run),
+            }),
+            Command::Cancel { request } => self.queue.retain(|job| job.request != request),
+            Command::Close { file } => {
+                self.files.remove(&file);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Sends runs until the connection takes no more, the turn is over, or there is something to answer.
+    /// The number of a file that is here no longer. Blocking.
+    fn send_pieces(&mut self) -> Result<Option<u32>, ConnectionError> {
+        let until = Instant::now() + TURN;
+        loop {
+            match self.fill_next()? {
+                Filled::Nothing => return Ok(None),
+                Filled::Run => {}
+                Filled::Gone(file) => {
+                    // What was read is not sealed.
+                    self.frames.clear();
+                    return Ok(Some(file));
+                }
+            }
+            if self.offers.throttle.rate().is_some() {
+                return Ok(None);
+            }
+            self.sent = self.writer.send_now(&self.frames, PATIENCE)?;
+            if self.sent < self.frames.len() || until <= Instant::now() {
+                return Ok(None);
+            }
+            self.take_commands();
+            if self.postponed.is_some() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sends what is left of the run; under a limit that is all of it, and it goes little by little.
+    async fn send_rest(&mut self) -> Result<(), ConnectionError> {
+        while self.sent < self.frames.len() {
+            let (left, some) = (
+                self.frames.len() - self.sent,
+                self.run_len() + FRAME_OVERHEAD,
+            );
+            let is_limited = self.offers.throttle.rate().is_some();
+            let len = if is_limited && left > 2 * some {
+                some
+            } else {
+                left
+            };
+            self.place.pass(len).await;
+            let end = self.sent + len;
+            self.writer
+                .send_sealed(&self.frames[self.sent..end])
+                .await?;
+            self.sent = end;
+        }
+        Ok(())
     }
 
     /// A slow rate moves little at a time, so that there is always a sign of life in time.
@@ -302,22 +336,6 @@ impl Upload {
         share.clamp(MIN_RUN_LEN, MAX_RUN_LEN)
     }
 
-    /// A run of small files is prepared as a whole: under a limit it is sent little by little all the same.
-    async fn send_begin(&mut self, frames: &mut Vec<u8>) -> Result<(), ConnectionError> {
-        let mut sent = 0;
-        while self.offers.throttle.rate().is_some() {
-            let (left, len) = (&frames[sent..], self.run_len() + FRAME_OVERHEAD);
-            if left.len() <= 2 * len {
-                break;
-            }
-            self.place.pass(len).await;
-            self.writer.send_sealed(&left[..len]).await?;
-            sent += len;
-        }
-        frames.drain(..sent);
-        Ok(())
-    }
-
     fn has_growing(&self) -> bool {
         let is_growing = |told: &Told| !told.pieces.is_full();
         self.files
@@ -326,7 +344,7 @@ impl Upload {
     }
 
     /// Tells of pieces that came since they were last told of.
-    async fn tell_news(&mut self, ready: &mut Option<Vec<u8>>) -> Result<(), ConnectionError> {
+    async fn tell_news(&mut self) -> Result<(), ConnectionError> {
         let mut news = Vec::new();
         for (number, file) in &mut self.files {
             let Some(told) = file.told.as_mut().filter(|told| !told.pieces.is_full()) else {
@@ -351,19 +369,17 @@ impl Upload {
         if news.is_empty() {
             return Ok(());
         }
-        self.send_ready(ready).await?;
         for (file, pieces) in news {
             self.writer.send(&Frame::Have { file, pieces }).await?;
         }
         Ok(())
     }
 
-    /// Starts reading and sealing the next frames that are asked for.
-    fn start_next(
-        &mut self,
-        buffer: Vec<u8>,
-    ) -> Result<Option<JoinHandle<Prepared>>, ConnectionError> {
+    /// Reads and seals the next frames that are asked for. Blocking.
+    fn fill_next(&mut self) -> Result<Filled, ConnectionError> {
         let run_len = self.run_len();
+        self.frames.clear();
+        self.sent = 0;
         while let Some(Job {
             request,
             file: number,
@@ -374,6 +390,7 @@ impl Upload {
             let Some(file) = self.files.get_mut(&number) else {
                 continue;
             };
+            let (sealer, frames) = (self.writer.sealer(), &mut self.frames);
             let begun = match task {
                 Task::Piece(wanted) => Begun {
                     piece: file.choose(&wanted)?,
@@ -381,9 +398,6 @@ impl Upload {
                 },
                 Task::Rest(begun) => begun,
                 Task::Files(run) => {
-                    let Some(sealer) = self.writer.lend_sealer() else {
-                        return Err(ConnectionError::Violation("a stream that was ended"));
-                    };
                     let Origin::Whole(listing) = &file.origin else {
                         return Err(ConnectionError::Violation("a run of what is not here"));
                     };
@@ -395,17 +409,10 @@ impl Upload {
                         chunk_len: run_len,
                         run,
                     };
-                    let job =
-                        move || prepare(sealer, buffer, number, |s, f| (bundle.fill(s, f), None));
-                    return Ok(Some(spawn_blocking(job)));
+                    return Filled::from_result(number, bundle.fill(sealer, frames));
                 }
             };
-            let Some(sealer) = self.writer.lend_sealer() else {
-                return Err(ConnectionError::Violation("a stream that was ended"));
-            };
             let run = Run {
-                origin: file.origin.clone(),
-                shares: self.offers.shares.clone(),
                 request,
                 begun,
                 max_len: run_len,
@@ -418,81 +425,30 @@ impl Upload {
                     task: Task::Rest(Begun { sent, ..begun }),
                 });
             }
-            let job = move || prepare(sealer, buffer, number, |s, f| run.fill(s, f));
-            return Ok(Some(spawn_blocking(job)));
-        }
-        Ok(None)
-    }
-
-    async fn take_prepared(
-        &mut self,
-        prepared: Result<Prepared, JoinError>,
-    ) -> Result<Option<Vec<u8>>, ConnectionError> {
-        let unsealed = |_| ConnectionError::Violation("a piece that could not be sealed");
-        let Prepared {
-            sealer,
-            frames,
-            result,
-            file,
-            origin,
-        } = prepared.map_err(unsealed)?;
-        self.writer.return_sealer(sealer);
-        if let (Some(origin), Some(open)) = (origin, self.files.get_mut(&file)) {
-            open.origin = origin;
-        }
-        match result {
-            Ok(()) => Ok(Some(frames)),
-            Err(Unserved::Gone) => {
-                self.files.remove(&file);
-                self.writer.send(&Frame::Absent { file }).await?;
-                Ok(None)
+            let mut filled = run.fill(&file.origin, sealer, frames);
+            if let Err(Unserved::Gone) = filled
+                && let Some(successor) = file.origin.successor(&self.offers.shares)
+            {
+                filled = run.fill(&successor, sealer, frames);
+                file.origin = successor;
             }
-            Err(Unserved::Violation(rule)) => Err(ConnectionError::Violation(rule)),
+            return Filled::from_result(number, filled);
         }
+        Ok(Filled::Nothing)
     }
 
-    /// Frames must leave in the order in which they were sealed.
-    async fn send_ready(&mut self, ready: &mut Option<Vec<u8>>) -> Result<(), ConnectionError> {
-        match ready.take() {
-            Some(frames) => self.writer.send_sealed(&frames).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn handle(
-        &mut self,
-        command: Command,
-        ready: &mut Option<Vec<u8>>,
-    ) -> Result<(), ConnectionError> {
+    /// Answers what cannot wait behind pieces.
+    async fn answer(&mut self, command: Command) -> Result<(), ConnectionError> {
         match command {
-            Command::Piece { request, wanted } => self.queue.push_back(Job {
-                request,
-                file: wanted.file,
-                task: Task::Piece(wanted),
-            }),
-            Command::Files { request, wanted } => self.queue.push_back(Job {
-                request,
-                file: wanted.file,
-                task: Task::Files(wanted.run),
-            }),
-            Command::Cancel { request } => self.queue.retain(|job| job.request != request),
-            Command::Close { file } => {
-                self.files.remove(&file);
-            }
-            Command::Open { file, content } => {
-                self.send_ready(ready).await?;
-                self.open(file, content).await?;
-            }
-            Command::Hashes { file, page } => {
-                self.send_ready(ready).await?;
-                self.send_hashes(file, page).await?;
-            }
-            Command::Pong => {
-                self.send_ready(ready).await?;
-                self.writer.send(&Frame::Pong).await?;
-            }
+            Command::Open { file, content } => self.open(file, content).await,
+            Command::Hashes { file, page } => self.send_hashes(file, page).await,
+            Command::Pong => self.writer.send(&Frame::Pong).await,
+            // Those were put into the queue.
+            Command::Piece { .. }
+            | Command::Files { .. }
+            | Command::Cancel { .. }
+            | Command::Close { .. } => Ok(()),
         }
-        Ok(())
     }
 
     async fn open(&mut self, file: u32, content: ContentId) -> Result<(), ConnectionError> {
@@ -567,87 +523,5 @@ impl File {
             .ok_or(ConnectionError::Violation("no candidate"))?;
         *self.sent.entry(piece).or_insert(0) += 1;
         Ok(piece)
-    }
-}
-
-/// Reads and seals what is to be sent next. Blocking.
-fn prepare(
-    mut sealer: FrameSealer,
-    mut frames: Vec<u8>,
-    file: u32,
-    fill: impl FnOnce(&mut FrameSealer, &mut Vec<u8>) -> (Result<(), Unserved>, Option<Origin>),
-) -> Prepared {
-    let (result, origin) = fill(&mut sealer, &mut frames);
-    Prepared {
-        sealer,
-        frames,
-        result,
-        file,
-        origin,
-    }
-}
-
-/// Frames of one piece that are read and sealed together.
-struct Run {
-    origin: Origin,
-    shares: Shares,
-    request: u32,
-    begun: Begun,
-    max_len: usize,
-}
-
-impl Run {
-    fn fill(
-        &self,
-        sealer: &mut FrameSealer,
-        frames: &mut Vec<u8>,
-    ) -> (Result<(), Unserved>, Option<Origin>) {
-        let result = self.fill_from(&self.origin, sealer, frames);
-        let successor = match result {
-            Err(Unserved::Gone) => self.origin.successor(&self.shares),
-            _ => None,
-        };
-        match successor {
-            Some(successor) => {
-                let result = self.fill_from(&successor, sealer, frames);
-                (result, Some(successor))
-            }
-            None => (result, None),
-        }
-    }
-
-    fn fill_from(
-        &self,
-        origin: &Origin,
-        sealer: &mut FrameSealer,
-        frames: &mut Vec<u8>,
-    ) -> Result<(), Unserved> {
-        let layout = origin.layout();
-        let Begun { piece, sent } = self.begun;
-        let left = layout.piece_len(piece).saturating_sub(sent);
-        let (offset, len) = (layout.offset(piece) + sent as u64, left.min(self.max_len));
-        frames.resize(len + len.div_ceil(MAX_CHUNK_LEN) * FRAME_OVERHEAD, 0);
-        // All are read before the first is sealed: a file that fails half-way must not use up nonces.
-        for (number, frame) in frames
-            .chunks_mut(MAX_CHUNK_LEN + FRAME_OVERHEAD)
-            .enumerate()
-        {
-            let at = offset + (number * MAX_CHUNK_LEN) as u64;
-            let end = frame.len() - TAG_LEN;
-            origin.read_at(&mut frame[FRAME_HEADER_LEN + FRAME_HEAD_LEN..end], at)?;
-        }
-        // After the read, not before: what was read may be what it was changed to.
-        origin.check(piece)?;
-        let last = (len == left).then(|| len.div_ceil(MAX_CHUNK_LEN) - 1);
-        for (number, frame) in frames
-            .chunks_mut(MAX_CHUNK_LEN + FRAME_OVERHEAD)
-            .enumerate()
-        {
-            let at = offset + (number * MAX_CHUNK_LEN) as u64;
-            let head = chunk_head(self.request, at, last == Some(number)).to_bytes();
-            frame[FRAME_HEADER_LEN..FRAME_HEADER_LEN + FRAME_HEAD_LEN].copy_from_slice(&head);
-            sealer.seal(false, frame).map_err(|_| Gone)?;
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,190 @@
+//! Pieces on their way to the disk, and who puts them there.
+//!
+//! A system lets one thread at a time write to a file, and has the others burn processor time until it is
+//! their turn. So the pieces of a file wait here, and one thread takes them as they come; it ends when there
+//! are none. Small files are written several at a time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::target::{Target, Verdict};
+use crate::crypto::content::Hash;
+use crate::wire::pieces::PieceIndex;
+
+/// Threads that write small files.
+const FOLDER_THREADS: usize = 3;
+
+/// Where the sources of one download put what came; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Puts {
+    queue: Arc<Queue>,
+    /// Also pieces of sources that are gone.
+    underway: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Queue {
+    target: Target,
+    max_threads: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    threads: usize,
+}
+
+/// A piece that is to be put.
+#[derive(Debug)]
+struct Job {
+    piece: PieceIndex,
+    bytes: Vec<u8>,
+    hash: Hash,
+    done: mpsc::UnboundedSender<Put>,
+    _underway: TaskTrackerToken,
+}
+
+/// What became of a piece, and its buffer for the next one.
+#[derive(Debug)]
+pub struct Put {
+    /// Which.
+    pub piece: PieceIndex,
+    /// The buffer.
+    pub bytes: Vec<u8>,
+    /// Is it there?
+    pub result: io::Result<Verdict>,
+}
+
+impl Puts {
+    /// For the pieces of `target`.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        let max_threads = match &target {
+            Target::Content(_) => 1,
+            Target::Folder(_) => FOLDER_THREADS,
+        };
+        Self {
+            queue: Arc::new(Queue {
+                target,
+                max_threads,
+                state: Mutex::default(),
+            }),
+            underway: TaskTracker::new(),
+        }
+    }
+
+    /// Puts a piece that has this hash, in its turn, and tells `done`. Whoever asks for it bounds how many wait.
+    pub fn put(
+        &self,
+        piece: PieceIndex,
+        bytes: Vec<u8>,
+        hash: Hash,
+        done: mpsc::UnboundedSender<Put>,
+    ) {
+        let mut state = self.queue.state();
+        state.waiting.push_back(Job {
+            piece,
+            bytes,
+            hash,
+            done,
+            _underway: self.underway.token(),
+        });
+        if state.threads < self.queue.max_threads {
+            state.threads += 1;
+            let thread = Thread(Arc::clone(&self.queue));
+            spawn_blocking(move || thread.run());
+        }
+    }
+
+    /// Until nothing is on its way any more.
+    pub async fn wait(&self) {
+        self.underway.close();
+        self.underway.wait().await;
+        self.underway.reopen();
+    }
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that puts pieces. Dropped in a panic it is no longer counted, so that the next piece gets another.
+struct Thread(Arc<Queue>);
+
+impl Thread {
+    fn run(self) {
+        loop {
+            let mut state = self.0.state();
+            let Some(job) = state.waiting.pop_front() else {
+                // Under the lock: whoever puts the next piece must see it.
+                state.threads -= 1;
+                drop(state);
+                std::mem::forget(self);
+                return;
+            };
+            drop(state);
+            let result = self.0.target.put(job.piece, &job.bytes, &job.hash);
+            // A source that is gone needs no answer.
+            let _ = job.done.send(Put {
+                piece: job.piece,
+                bytes: job.bytes,
+                result,
+            });
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.state().threads -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::growing::Growing;
+    use super::super::store::Partial;
+    use super::*;
+    use crate::crypto::content::hash_piece;
+    use crate::wire::id::ContentId;
+    use crate::wire::pieces::Layout;
+
+    /// Several sources put all pieces, the last one of them twice; then the queue is empty and serves again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_put_is_there_when_nothing_is_on_its_way() {
+        let bytes: Vec<u8> = (0_u32..5 << 18).flat_map(u32::to_le_bytes).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(bytes.len() as u64).unwrap();
+        let content = ContentId(*blake3::hash(&bytes).as_bytes());
+        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
+        let growing = Arc::new(Growing::new(content, partial.part(), &here));
+        let puts = Puts::new(Target::Content(Arc::clone(&growing)));
+        for round in 1..=2 {
+            let (done, mut outcomes) = mpsc::unbounded_channel();
+            for (piece, bytes) in layout.pieces().zip(bytes.chunks(1 << 20)) {
+                let hash = hash_piece(layout, piece, bytes);
+                puts.put(piece, bytes.to_vec(), hash, done.clone());
+            }
+            drop(done);
+            puts.wait().await;
+            assert!(growing.here().is_full(), "round {round}");
+            assert_eq!(puts.queue.state().threads, 0);
+            let mut count = 0;
+            while let Some(put) = outcomes.recv().await {
+                assert_eq!(put.result.unwrap(), Verdict::Right);
+                count += 1;
+            }
+            assert_eq!(count, layout.count());
+        }
+        assert_eq!(growing.whole_tree().unwrap().id(), content);
+    }
+}
