@@ -16,7 +16,7 @@ use p2pfs::crypto::identity::Identity;
 use p2pfs::crypto::kdf::{Group, NetworkName};
 use p2pfs::crypto::random::OsRandom;
 use p2pfs::crypto::secret::Passphrase;
-use p2pfs::peer::{Peer, Settings, Wanted};
+use p2pfs::peer::{Origin, Peer, Restart, Settings, Wanted};
 use p2pfs::proto::backoff::Retry;
 use p2pfs::tracker::{self, Tracker};
 use p2pfs::wire::pieces::Layout;
@@ -39,7 +39,8 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         simultaneous: 8,
         retry: Retry::default(),
         state_dir: None,
-        restart: p2pfs::peer::Restart::Ignores,
+        restart: Restart::Ignores,
+        unfinished: Restart::Ignores,
     }
 }
 
@@ -128,6 +129,7 @@ fn transfer(criterion: &mut Criterion) {
                 from: None,
                 directory: None,
                 waits: false,
+                origin: Origin::Asked,
             },
         )
     });

@@ -98,14 +98,11 @@ pub enum Command {
         #[arg(required = true, value_name = "NO")]
         ids: Vec<String>,
     },
-    /// How fast transfers may be: limit up 5MiB, limit down off; limit alone tells
+    /// How fast transfers may be: limit up 5MiB, limit 5MiB (both ways), limit off; limit alone tells
     Limit {
-        /// Uploads or downloads
-        #[arg(value_enum, value_name = "up|down", hide_possible_values = true)]
-        direction: Option<Direction>,
-        /// Bytes a second: 500K, 5MB, 5MiB; off for no limit
-        #[arg(value_name = "RATE", requires = "direction")]
-        rate: Option<String>,
+        /// up or down, and bytes a second: 500K, 5MB, 5MiB; off for no limit
+        #[arg(num_args = 0..=2, value_name = "[up|down] RATE")]
+        words: Vec<String>,
     },
     /// Who has the file searched last; --all: everybody who is here
     Peers {
@@ -134,15 +131,6 @@ pub enum Command {
     /// Leave
     #[command(visible_aliases = ["exit", "xit", "q"])]
     Quit,
-}
-
-/// Which way bytes go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Direction {
-    /// Out, to others.
-    Up,
-    /// In, from others.
-    Down,
 }
 
 impl Command {

@@ -1,12 +1,12 @@
 //! Carries out commands with a running peer, from the prompt and from scripts alike.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
-use serde_json::json;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use super::command::{Command, help};
 use super::exit::{Class, Failure};
 use super::render;
 use super::screen::{Screen, Style};
-use crate::peer::{Order, Peer, Shared, Wanted};
+use crate::peer::{Begun, DownloadError, Order, Origin, Peer, Shared, Wanted};
 use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
 
@@ -119,7 +119,7 @@ impl Executor {
             Command::Pause { ids } => self.order(&ids, Order::Pause),
             Command::Resume { ids } => self.order(&ids, Order::Run),
             Command::Cancel { ids } => self.order(&ids, Order::Cancel),
-            Command::Limit { direction, rate } => self.limit(direction, rate.as_deref()),
+            Command::Limit { words } => self.limit(&words),
             Command::Peers { all: false } => self.holders_of_last().await,
             Command::Peers { all: true } | Command::Lap => self.people().await,
             Command::Info { item } => self.info(&item).await,
@@ -190,40 +190,66 @@ impl Executor {
         out: Option<PathBuf>,
     ) -> Result<(), Failure> {
         let from = from.map(parse_user).transpose()?;
-        let mut failures = Vec::new();
-        let mut files = Vec::new();
-        for item in items {
-            match self.download_one(item, from.as_ref(), out.clone()).await {
-                Ok(file) => files.push(file),
+        let (mut failures, mut begun) = (Vec::new(), JoinSet::new());
+        for (number, item) in items.iter().enumerate() {
+            match self.wish(item, from.as_ref(), out.clone()).await {
+                // In the order in which they were typed: the queue decides how many run.
+                Ok(wanted) => {
+                    let (own, download) = (self.clone(), self.peer.begin(wanted));
+                    begun.spawn(async move { (number, own.finish(download).await) });
+                }
                 Err(failure) => failures.push(failure),
             }
         }
-        if failures.is_empty() {
-            self.screen.object(&json!({
-                "v": 1, "type": "result", "command": "get", "ok": true, "files": files,
-            }))?;
+        let mut files = BTreeMap::new();
+        while let Some(ended) = begun.join_next().await {
+            match ended {
+                Ok((number, Ok(Some(file)))) => drop(files.insert(number, file)),
+                // Whoever cancelled it was told so.
+                Ok((_, Ok(None))) => {}
+                Ok((_, Err(failure))) if items.len() > 1 => {
+                    // The others may still take long.
+                    self.screen.tell(&failure);
+                    failures.push(Failure::new(Class::Failed, ""));
+                }
+                Ok((_, Err(failure))) => failures.push(failure),
+                Err(error) => failures.push(Failure::new(Class::Failed, error.to_string())),
+            }
+        }
+        if failures.is_empty() && !files.is_empty() {
+            let files: Vec<_> = files.into_values().collect();
+            self.screen.object(&render::fetched_json(&files))?;
         }
         self.conclude(items.len(), failures)
     }
 
-    async fn download_one(
+    async fn wish(
         &self,
         item: &str,
         from: Option<&UserName>,
         out: Option<PathBuf>,
-    ) -> Result<serde_json::Value, Failure> {
+    ) -> Result<Wanted, Failure> {
         let hit = self.choose(item, from).await?;
         let from = match from {
             Some(user) => Some(self.key_of(&hit, user).await?),
             None => None,
         };
-        let wanted = Wanted {
+        Ok(Wanted {
             file: hit.file,
             from,
             directory: out,
             waits: self.patience == Patience::Waits,
+            origin: Origin::Asked,
+        })
+    }
+
+    /// `None` when it was cancelled.
+    async fn finish(&self, download: Begun) -> Result<Option<serde_json::Value>, Failure> {
+        let done = match download.finish().await {
+            Ok(done) => done,
+            Err(DownloadError::Cancelled { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let done = self.peer.download(&wanted).await?;
         self.screen.text(&render::downloaded(&done))?;
         // Another reading of the whole file: only for scripts, which compare.
         let sha256 = match self.screen.style() {
@@ -232,11 +258,7 @@ impl Executor {
             }
             Style::Json | Style::Text => None,
         };
-        Ok(json!({
-            "name": done.file.name.as_str(), "path": done.path.to_string_lossy(),
-            "id": done.file.content.to_string(), "sha256": sha256,
-            "size": done.contents.len, "files": done.contents.files, "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
-        }))
+        Ok(Some(render::downloaded_json(&done, sha256)))
     }
 
     fn conclude(&self, items: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
@@ -244,10 +266,10 @@ impl Executor {
             (0, _) | (_, None) => Ok(()),
             (1, Some(failure)) if items == 1 => Err(failure),
             (failed, Some(last)) => {
-                for failure in &failures {
-                    self.screen.note(&format!("p2pfs: {}", failure.line()));
+                let all = failures.iter().chain([&last]);
+                for failure in all.filter(|failure| !failure.message.is_empty()) {
+                    self.screen.tell(failure);
                 }
-                self.screen.note(&format!("p2pfs: {}", last.line()));
                 Err(Failure::new(
                     Class::Partly,
                     format!("{failed} of {items} failed"),

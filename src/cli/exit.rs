@@ -166,6 +166,7 @@ impl From<DownloadError> for Failure {
             DownloadError::NoSource { .. } => Class::Network,
             DownloadError::Corrupt { .. } => Class::Integrity,
             DownloadError::Local { .. } => Class::Local,
+            DownloadError::Busy { .. } | DownloadError::OtherFailed { .. } => Class::Failed,
             DownloadError::Cancelled { .. } => Class::Interrupted,
         };
         Self::new(class, error.to_string())

@@ -15,11 +15,31 @@ use super::screen::Screen;
 use super::setup::{self, Home, WithoutHome};
 use super::{Context, join_address, render};
 use crate::crypto::kdf::Group;
-use crate::peer::{Event, JoinError, Peer, Restart};
+use crate::peer::{Event, JoinError, Peer, Restart, Settings};
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// How a peer is meant to live.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// What to do when its state directory cannot be had.
+    without: WithoutHome,
+    patience: Patience,
+    /// Who has one thing to do neither goes on with what another one left, nor leaves something to go on with.
+    unfinished: Restart,
+}
+
+impl Manner {
+    const fn once(patience: Patience) -> Self {
+        Self {
+            without: WithoutHome::Temporary,
+            patience,
+            unfinished: Restart::Ignores,
+        }
+    }
+}
 
 impl Context {
     pub(super) async fn peer(&self, args: PeerArgs) -> Result<(), Failure> {
@@ -35,9 +55,17 @@ impl Context {
         } else {
             Patience::Retries
         };
-        let executor = self
-            .join(&args.join, group, WithoutHome::Fail, patience)
-            .await?;
+        let has_an_end = args.exit || !args.command.is_empty();
+        let manner = Manner {
+            without: WithoutHome::Fail,
+            patience,
+            unfinished: if has_an_end {
+                Restart::Ignores
+            } else {
+                Restart::Restores
+            },
+        };
+        let executor = self.join(&args.join, group, manner).await?;
         let peer = executor.peer();
         let address = peer.tracker_address();
         self.screen.text(&format!(
@@ -58,7 +86,7 @@ impl Context {
         let done = tokio::select! {
             // A peer that stays ends well when asked to; one that had work to finish did not finish it.
             () = self.shutdown.token().cancelled() => {
-                if args.exit || !args.command.is_empty() {
+                if has_an_end {
                     Err(self.interrupted())
                 } else {
                     Ok(())
@@ -108,7 +136,7 @@ impl Context {
     ) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
         let executor = self
-            .join(join, group, WithoutHome::Temporary, Patience::Retries)
+            .join(join, group, Manner::once(Patience::Retries))
             .await?;
         let shared = tokio::select! {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
@@ -162,9 +190,7 @@ impl Context {
         commands: Vec<Command>,
     ) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
-        let executor = self
-            .join(join, group, WithoutHome::Temporary, patience)
-            .await?;
+        let executor = self.join(join, group, Manner::once(patience)).await?;
         let work = async {
             for command in commands {
                 executor.run(command).await?;
@@ -183,15 +209,22 @@ impl Context {
         &self,
         join: &JoinArgs,
         group: Group,
-        without: WithoutHome,
-        patience: Patience,
+        manner: Manner,
     ) -> Result<Executor, Failure> {
+        let Manner {
+            without,
+            patience,
+            unfinished,
+        } = manner;
         let home = Home::of_peer(self.global(), without, &self.screen)?;
         let restart = match without {
             WithoutHome::Fail => Restart::Restores,
             WithoutHome::Temporary => Restart::Ignores,
         };
-        let settings = self.setup.peer(join, &home, restart)?;
+        let settings = Settings {
+            unfinished,
+            ..self.setup.peer(join, &home, restart)?
+        };
         let mut group = group;
         let mut pause = FIRST_PAUSE;
         let (peer, events) = loop {
@@ -241,6 +274,12 @@ async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
                 if !screen.live(&render::hashing(hashing)) && milestones.is_next_hashed(hashing) {
                     screen.note(&render::hashing(hashing));
                 }
+            }
+            Event::Fetched(done) => {
+                let _ = screen.text(&render::downloaded(done));
+                let _ = screen.object(&render::fetched_json(&[render::downloaded_json(
+                    done, None,
+                )]));
             }
             Event::Left => return,
             other => {

@@ -182,6 +182,9 @@ fn doing(transfer: &Transfer) -> String {
     match &transfer.state {
         State::Queued(0) => "next in line".to_owned(),
         State::Queued(before) => format!("in line, {before} before it"),
+        State::Running if transfer.sources == 0 && transfer.rate > 0 => {
+            format!("{}/s from this machine", size(transfer.rate))
+        }
         State::Running if transfer.sources == 0 => "looking for peers".to_owned(),
         State::Running => format!(
             "{}/s from {}",
@@ -232,6 +235,13 @@ fn what(shared: &Shared) -> String {
 /// The closing line of a download.
 #[must_use]
 pub fn downloaded(done: &Downloaded) -> String {
+    if let Some(id) = done.brought_by {
+        let (name, path) = (done.file.shown_name(), done.path.to_string_lossy());
+        return format!(
+            "{name} is there: {}, as download {id} brought it",
+            safe(&path)
+        );
+    }
     let rate = size(rate_of(done.fetched, done.elapsed));
     let mut sources = match done.sources {
         0 => "from this machine".to_owned(),
@@ -262,15 +272,20 @@ fn rate_of(bytes: u64, elapsed: Duration) -> u64 {
 /// `↓ talk.mp4  41 %  118.0 MiB/s  00:12  3 peers`; where that is too wide, the name is cut and facts go.
 #[must_use]
 pub fn progress(progress: &Progress, width: Option<usize>) -> String {
-    let mut facts = vec![
-        format!("  {} %", percent(progress)),
-        format!("  {}/s", size(progress.rate)),
-    ];
+    let mut facts = vec![format!("  {} %", percent(progress))];
+    let is_quiet = progress.rate == 0 && progress.sources == 0;
+    if !(is_quiet && progress.done >= progress.len) {
+        facts.push(format!("  {}/s", size(progress.rate)));
+    }
     let left = progress.len.saturating_sub(progress.done);
     if let Some(seconds) = left.checked_div(progress.rate).filter(|_| left > 0) {
         facts.push(format!("  {:02}:{:02}", seconds / 60, seconds % 60));
     }
-    facts.push(format!("  {}", people(progress.sources)));
+    match progress.sources {
+        0 if progress.rate > 0 => facts.push("  from this machine".to_owned()),
+        0 if progress.done >= progress.len => {}
+        sources => facts.push(format!("  {}", people(sources))),
+    }
     let name = progress.name.to_string();
     let Some(width) = width else {
         return format!("↓ {name}{}", facts.concat());
@@ -350,12 +365,36 @@ pub fn event(event: &Event) -> Option<String> {
         Event::Progress(_)
         | Event::Hashing(_)
         | Event::Restored { shares: 0, .. }
+        | Event::Fetched(_)
         | Event::Left => return None,
         Event::Changed { shared } => format!("! changed on disk, shared again: {}", what(shared)),
         Event::Restored { shares, read } => format!(
             "sharing what was shared before: {shares}; {} had to be read again",
             size(*read)
         ),
+        Event::TakenUp { running, paused } => {
+            let mut parts = Vec::new();
+            if *running > 0 {
+                parts.push(format!("going on with {} of before", downloads(*running)));
+            }
+            if *paused > 0 {
+                let paused = downloads(*paused);
+                parts.push(format!("{paused} of before paused: resume goes on"));
+            }
+            parts.join("; ")
+        }
+        Event::Joined {
+            name,
+            id,
+            was_paused,
+        } => {
+            let resumed = if *was_paused {
+                ", which goes on now"
+            } else {
+                ""
+            };
+            format!("! {name} is being downloaded already, as {id}{resumed}: nothing comes twice")
+        }
         Event::TrackerLost { reason } => {
             format!("! the tracker is lost: {}; trying on", safe(reason))
         }
@@ -376,6 +415,32 @@ pub fn event(event: &Event) -> Option<String> {
             format!("! {name} is not shared any more: {}", safe(reason))
         }
         Event::Warning { text } => format!("! {}", safe(text)),
+    })
+}
+
+fn downloads(count: usize) -> String {
+    if count == 1 {
+        "1 download".to_owned()
+    } else {
+        format!("{count} downloads")
+    }
+}
+
+/// What is told of a finished download, as part of a result.
+#[must_use]
+pub fn downloaded_json(done: &Downloaded, sha256: Option<String>) -> Value {
+    json!({
+        "name": done.file.name.as_str(), "path": done.path.to_string_lossy(),
+        "id": done.file.content.to_string(), "sha256": sha256, "size": done.contents.len,
+        "files": done.contents.files, "seconds": done.elapsed.as_secs_f64(), "peers": done.sources,
+    })
+}
+
+/// The object of downloads that are done.
+#[must_use]
+pub fn fetched_json(files: &[Value]) -> Value {
+    json!({
+        "v": 1, "type": "result", "command": "get", "ok": true, "files": files,
     })
 }
 

@@ -173,6 +173,7 @@ impl Setup {
             retry: self.retry(),
             state_dir: home.dir.clone(),
             restart,
+            unfinished: peer::Restart::Ignores,
         })
     }
 

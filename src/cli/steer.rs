@@ -2,12 +2,11 @@
 
 use serde_json::json;
 
-use super::command::Direction;
 use super::executor::Executor;
 use super::exit::{Class, Failure};
 use super::render;
 use crate::config::parse_rate;
-use crate::peer::{Limits, Order, State, Transfer};
+use crate::peer::{Order, State, Transfer};
 
 impl Executor {
     pub(super) fn transfers(&self) -> Result<(), Failure> {
@@ -62,26 +61,34 @@ impl Executor {
         Ok(())
     }
 
-    pub(super) fn limit(
-        &self,
-        direction: Option<Direction>,
-        rate: Option<&str>,
-    ) -> Result<(), Failure> {
+    /// `limit`, `limit up`, `limit up RATE`, `limit RATE`.
+    pub(super) fn limit(&self, words: &[String]) -> Result<(), Failure> {
         let mut limits = self.peer.limits();
-        if let Some(rate) = rate {
-            let rate = parse_rate(rate).map_err(Failure::usage)?;
-            match direction {
-                Some(Direction::Up) => limits.up = rate,
-                Some(Direction::Down) => limits.down = rate,
-                None => {
-                    limits = Limits {
-                        up: rate,
-                        down: rate,
-                    }
-                }
+        let rate = |text: &str| parse_rate(text).map_err(Failure::usage);
+        let direction = |text: &str| match text.to_lowercase().as_str() {
+            "up" => Some(Direction::Up),
+            "down" => Some(Direction::Down),
+            _ => None,
+        };
+        let mut is_both = false;
+        match words {
+            [] => {}
+            [one] if direction(one).is_some() => {}
+            [both] => {
+                let rate = rate(both).map_err(|failure| failure.hint("or up, or down"))?;
+                (limits.up, limits.down) = (rate, rate);
+                is_both = true;
             }
-            self.peer.set_limits(limits);
+            [one, text, ..] => match direction(one) {
+                Some(Direction::Up) => limits.up = rate(text)?,
+                Some(Direction::Down) => limits.down = rate(text)?,
+                None => {
+                    let line = format!("\"{one}\" is no direction");
+                    return Err(Failure::usage(line).hint("there are up and down"));
+                }
+            },
         }
+        self.peer.set_limits(limits);
         let shown = |rate: Option<u64>| {
             rate.map_or_else(
                 || "no limit".to_owned(),
@@ -91,12 +98,22 @@ impl Executor {
         self.screen.object(&json!({
             "v": 1, "type": "limits", "up": limits.up, "down": limits.down,
         }))?;
+        let both = if is_both { "Both directions. " } else { "" };
         self.screen.text(&format!(
-            "Uploads: {}; downloads: {}",
+            "{both}Uploads: {}; downloads: {}",
             shown(limits.up),
             shown(limits.down)
         ))
     }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy)]
+enum Direction {
+    /// Out, to others.
+    Up,
+    /// In, from others.
+    Down,
 }
 
 /// Does the order change anything, without being asked for by number?

@@ -21,6 +21,8 @@ const CACHE_LEN: usize = 16 << 20;
 pub const HASHES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("hashes 1");
 /// What is shared, by name and path.
 pub const SHARES: TableDefinition<'static, (&str, &[u8]), &[u8]> = TableDefinition::new("shares 1");
+/// Downloads that are not done, by their numbers.
+pub const DOWNLOADS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("downloads 1");
 
 /// The database of a peer, opened when it is needed first; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +60,14 @@ impl Memory {
         slot.database.get_or_init(open).as_ref()
     }
 
+    /// The database, if there was one at the start of this peer or it was opened since. Blocking.
+    #[must_use]
+    pub fn existing(&self) -> Option<&Database> {
+        let is_there = |dir: &PathBuf| dir.join(FILE).exists();
+        let state_dir = self.0.state_dir.as_ref().filter(|dir| is_there(dir));
+        state_dir.and_then(|_| self.database())
+    }
+
     /// The database, if it was opened.
     #[must_use]
     pub fn opened(&self) -> Option<&Database> {
@@ -81,7 +91,8 @@ impl Database {
         let reason = match open(state_dir) {
             Ok(database) => return (Some(database), None),
             Err(Failure::Refused(reason)) => {
-                let line = format!("{reason}: hashes and shares will be forgotten");
+                let line =
+                    format!("{reason}: hashes, shares and unfinished downloads will be forgotten");
                 return (None, Some(line));
             }
             Err(Failure::Damaged(reason)) => reason,
@@ -92,14 +103,14 @@ impl Database {
         match opened {
             Ok((aside, database)) => {
                 let line = format!(
-                    "hashes and shares were lost: {FILE} was damaged ({reason}); it is kept as {}",
+                    "hashes, shares and unfinished downloads were lost: {FILE} was damaged ({reason}); it is kept as {}",
                     aside.display()
                 );
                 (Some(database), Some(line))
             }
             Err(error) => {
                 let line = format!(
-                    "{FILE} is damaged ({reason}) and cannot be replaced ({error}): hashes and shares will be forgotten"
+                    "{FILE} is damaged ({reason}) and cannot be replaced ({error}): hashes, shares and unfinished downloads will be forgotten"
                 );
                 (None, Some(line))
             }
@@ -198,6 +209,7 @@ fn open(state_dir: &Path) -> Result<Database, Failure> {
         let transaction = file.begin_write()?;
         transaction.open_table(HASHES)?;
         transaction.open_table(SHARES)?;
+        transaction.open_table(DOWNLOADS)?;
         transaction.commit()?;
         Ok(Database {
             file: Arc::new(Guarded(Some(file))),

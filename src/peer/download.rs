@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::MissedTickBehavior;
 
 use super::control::Control;
 use super::drive::{Driven, Driver, Job};
-use super::event::{DownloadError, Event};
+use super::event::{DownloadError, Event, Progress};
 use super::growing::{Growing, Nursery, Offered};
 use super::liars::Liars;
 use super::membership::Membership;
@@ -19,16 +20,19 @@ use super::store::{Partial, StoreError};
 use super::target::Target;
 use super::throttle::Throttle;
 use super::transfers::{Handle, State};
-use super::{Downloaded, Wanted, unpack};
+use super::{Downloaded, Origin, Wanted, unpack};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::disk::survive_size_limit;
 use crate::proto::backoff::Retry;
+use crate::proto::meter::Meter;
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
 
 /// A disk that does not take the final name is asked again after this long.
 const DISK_PAUSE: Duration = Duration::from_secs(2);
+/// How often is told how far a copy is.
+const TICK: Duration = Duration::from_millis(250);
 /// Whoever does not wait for a disk gives up after this long.
 pub const DISK_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -113,7 +117,14 @@ impl Downloads {
             driven,
         } = self.arrive(job, file.content, file.len).await?;
         let (prefix, name) = (self.prefix.clone(), file.name.clone());
-        let finish = move || partial.finish(&prefix, &name);
+        let (place, content, layout) = (dir.to_owned(), file.content, tree.layout());
+        let finish = move || {
+            let path = partial.finish(&prefix, &name)?;
+            // One that ran beside another program, and was killed, has left what nobody needs any more.
+            Partial::discard_left(&place, content, layout);
+            Ok(path)
+        };
+        handle.note_finishing().await;
         let path = self.persist(job, finish).await?;
         let len = file.len;
         let downloaded = Downloaded {
@@ -123,6 +134,7 @@ impl Downloads {
             fetched: driven.fetched,
             elapsed: started.elapsed(),
             sources: driven.sources,
+            brought_by: None,
         };
         Ok(Fetched {
             downloaded,
@@ -147,13 +159,11 @@ impl Downloads {
         };
         let layout = Layout::new(len).map_err(|_| corrupt())?;
         let dir = job.dir.to_owned();
-        let (mut partial, here) =
-            blocking(job.handle, move || Partial::open(&dir, content, layout))
-                .await?
-                .map_err(local)?;
+        let open = move || Partial::open(&dir, content, layout);
+        let (mut partial, here) = self.open(job, open).await?;
         let growing = Arc::new(Growing::new(content, partial.part(), &here));
         if !growing.here().is_full() {
-            self.copy_own(&growing, job.handle).await?;
+            self.copy_own(&growing, job).await?;
         }
         let target = Target::Content(Arc::clone(&growing));
         let driven = Driver::new(self, job, target).run().await?;
@@ -204,6 +214,21 @@ impl Downloads {
         let _ = discarding.await;
     }
 
+    /// Makes the place for something. What was under way before waits for a disk that does not take it.
+    ///
+    /// # Errors
+    /// When the disk does not take it, and nothing is waited for.
+    pub async fn open<T: Send + 'static>(
+        &self,
+        job: Job<'_>,
+        open: impl FnMut() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
+        if job.wanted.origin == Origin::Resumed {
+            return self.persist(job, open).await;
+        }
+        blocking(job.handle, open).await?.map_err(local)
+    }
+
     /// Gives something its final name; waits for a disk that does not take it now.
     ///
     /// # Errors
@@ -242,33 +267,63 @@ impl Downloads {
 
     /// Takes a content that we share ourselves from there, as far as that goes. Each piece is verified all the same: the file
     /// may be changing under our hands.
-    async fn copy_own(&self, growing: &Arc<Growing>, handle: &Handle) -> Result<(), DownloadError> {
-        let (shares, growing) = (self.shares.clone(), Arc::clone(growing));
-        let copying = blocking(handle, move || -> io::Result<()> {
-            let Some(serving) = shares.open(&growing.content()) else {
-                return Ok(());
-            };
-            let (tree, layout) = (serving.tree(), growing.layout());
-            // Somebody may have published our content with a length that it does not have.
-            if tree.layout() != layout {
-                return Ok(());
-            }
-            let mut buffer = Vec::new();
-            for piece in layout.pieces().filter(|piece| !growing.has(*piece)) {
-                buffer.resize(layout.piece_len(piece), 0);
-                let is_read = serving.read_at(&mut buffer, layout.offset(piece)).is_ok();
-                let hash = hash_piece(layout, piece, &buffer);
-                if !is_read || tree.hash_of(piece) != Some(hash) {
-                    return Ok(());
+    async fn copy_own(&self, growing: &Arc<Growing>, job: Job<'_>) -> Result<(), DownloadError> {
+        let (shares, own) = (self.shares.clone(), Arc::clone(growing));
+        let copying = blocking(job.handle, move || copy_from(&shares, &own));
+        tokio::pin!(copying);
+        let mut meter = Meter::new(Instant::now());
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = growing.done_len();
+        loop {
+            tokio::select! {
+                // A disk that is full fails again where it is waited for.
+                copied = &mut copying => return copied.map(drop),
+                _ = ticks.tick() => {
+                    let (now, done) = (Instant::now(), growing.done_len());
+                    let came = done.saturating_sub(before);
+                    if came == 0 {
+                        continue;
+                    }
+                    before = done;
+                    meter.add(now, usize::try_from(came).unwrap_or(usize::MAX));
+                    let progress = Progress {
+                        content: job.wanted.file.content,
+                        name: job.wanted.file.name.clone(),
+                        done: job.before + done,
+                        len: job.whole,
+                        rate: meter.rate().unwrap_or(0),
+                        sources: 0,
+                    };
+                    job.handle.note_progress(&progress);
+                    let _ = self.events.try_send(Event::Progress(progress));
                 }
-                growing.put(piece, &buffer, &hash)?;
             }
-            Ok(())
-        });
-        // A disk that is full fails again where it is waited for.
-        let _ = copying.await?;
-        Ok(())
+        }
     }
+}
+
+/// Copies what is missing from what is shared here, until something is not right. Blocking.
+fn copy_from(shares: &Shares, growing: &Growing) -> io::Result<()> {
+    let Some(serving) = shares.open(&growing.content()) else {
+        return Ok(());
+    };
+    let (tree, layout) = (serving.tree(), growing.layout());
+    // Somebody may have published our content with a length that it does not have.
+    if tree.layout() != layout {
+        return Ok(());
+    }
+    let mut buffer = Vec::new();
+    for piece in layout.pieces().filter(|piece| !growing.has(*piece)) {
+        buffer.resize(layout.piece_len(piece), 0);
+        let is_read = serving.read_at(&mut buffer, layout.offset(piece)).is_ok();
+        let hash = hash_piece(layout, piece, &buffer);
+        if !is_read || tree.hash_of(piece) != Some(hash) {
+            return Ok(());
+        }
+        growing.put(piece, &buffer, &hash)?;
+    }
+    Ok(())
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

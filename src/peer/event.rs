@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::shares::Shared;
+use super::{Downloaded, TransferId};
 use crate::wire::id::{ContentId, Fingerprint};
 use crate::wire::text::{FileName, UserName};
 
@@ -32,6 +33,24 @@ pub enum Event {
         shares: usize,
         /// Bytes that had to be read for it.
         read: u64,
+    },
+    /// Downloads that were not done at the last start are there again.
+    TakenUp {
+        /// How many go on.
+        running: usize,
+        /// How many wait until somebody resumes them.
+        paused: usize,
+    },
+    /// One of those is done.
+    Fetched(Downloaded),
+    /// What somebody wants is being downloaded already.
+    Joined {
+        /// Name of what is wanted.
+        name: FileName,
+        /// The download that brings it.
+        id: TransferId,
+        /// It was paused, and goes on now.
+        was_paused: bool,
     },
     /// No source delivers now; the download goes on when one appears.
     Waiting {
@@ -196,6 +215,24 @@ pub enum DownloadError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The same is being downloaded already, from one person only.
+    #[error(
+        "{name} is being downloaded already, from one person only; cancel {id} to get it from anybody"
+    )]
+    Busy {
+        /// Name of the file.
+        name: FileName,
+        /// That download.
+        id: TransferId,
+    },
+    /// Another download that would have brought it has failed.
+    #[error("{name}: download {id}, which was to bring it, failed")]
+    OtherFailed {
+        /// Name of the file.
+        name: FileName,
+        /// That download.
+        id: TransferId,
     },
     /// It was told to stop.
     #[error("{name}: cancelled")]

@@ -10,7 +10,7 @@ use super::download::{Downloads, blocking, local};
 use super::drive::{Driver, Job};
 use super::event::{DownloadError, Event};
 use super::shares::Contents;
-use super::store::{Part, StoreError};
+use super::store::{PART_IS_GONE, Part, StoreError};
 use super::target::Target;
 use super::transfers::Handle;
 use super::unpack::Unpacking;
@@ -49,18 +49,19 @@ impl Downloads {
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());
         let publication = file.clone();
-        let opening = blocking(handle, move || {
-            let listing = read_listing(&read).ok_or(None)?;
-            Unpacking::open(&place, publication, listing).map_err(Some)
-        });
-        let folder = match opening.await? {
-            Ok(folder) => Opened(Arc::new(folder)),
-            Err(None) => {
-                kept.discard();
-                return Err(corrupt());
-            }
-            Err(Some(error)) => return Err(local(error)),
+        let part = Arc::clone(&read);
+        let reading = blocking(handle, move || read_listing(&part)).await?;
+        let Some(listing) = reading else {
+            kept.discard();
+            return Err(corrupt());
         };
+        let mut listing = Some(listing);
+        let open = move || {
+            let listing = listing.take().or_else(|| read_listing(&read));
+            let gone = || StoreError::lasting(&place, PART_IS_GONE);
+            Unpacking::open(&place, publication.clone(), listing.ok_or_else(gone)?)
+        };
+        let folder = Opened(Arc::new(self.open(job, open).await?));
         let folder = &folder.0;
         self.check_space(folder, dir)?;
         let contents = folder.contents();
@@ -91,6 +92,7 @@ impl Downloads {
         }
         let (own, prefix, name) = (Arc::clone(folder), self.prefix.clone(), file.name.clone());
         let finish = move || own.finish(&prefix, &name);
+        handle.note_finishing().await;
         let path = self.persist(job, finish).await?;
         kept.discard();
         if folder.renamed() > 0 {
@@ -108,6 +110,7 @@ impl Downloads {
             fetched: contents.len.saturating_sub(before),
             elapsed: started.elapsed(),
             sources,
+            brought_by: None,
         })
     }
 

@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
 use super::shares::{Background, Entry, Shared, Shares, Withdrawn};
+use super::unfinished::Unfinished;
 use super::watch::Watch;
+use crate::crypto::content::Tree;
+use crate::wire::control::Publication;
 use crate::wire::text::FileName;
 
 /// What is to be remembered is written this often.
@@ -21,7 +24,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Publications of which the tracker is told at the same time.
 const MAX_PUBLISHING: usize = 16;
 
-/// Whether shares of the last start are offered again.
+/// Whether the shares, or the unfinished downloads, of the last start are taken up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     /// They are.
@@ -37,6 +40,8 @@ pub struct Keeper {
     pub shares: Shares,
     /// What is known and wanted of it.
     pub background: Background,
+    /// Downloads that are to be gone on with at the next start.
+    pub unfinished: Unfinished,
     /// What tells of changes.
     pub watch: Watch,
     /// People know that some changes are not told.
@@ -64,6 +69,18 @@ impl Keeper {
         };
         self.control.publish(shared.file.clone()).await?;
         Ok(shared)
+    }
+
+    /// Offers and publishes the file at `path`, whose hashes are known.
+    pub async fn adopt(&self, path: &Path, file: Publication, tree: Tree) {
+        self.watch(path).await;
+        let (shares, own) = (self.shares.clone(), path.to_owned());
+        let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into()));
+        match adopting.await {
+            // When it does not answer now, the next announcement says it.
+            Ok(Ok(shared)) => drop(self.control.publish(shared.file).await),
+            _ => self.unwatch_unwanted([path.to_owned()]).await,
+        }
     }
 
     /// Withdraws what `selects`, for good; returns it.
@@ -114,10 +131,17 @@ impl Keeper {
                 self.flush().await;
             }
         };
+        let noting = async {
+            loop {
+                self.unfinished.changed().await;
+                self.flush_unfinished().await;
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(withdrawing, refreshing, flushing); } => {}
+            () = async { tokio::join!(withdrawing, refreshing, flushing, noting); } => {}
         }
+        self.flush_unfinished().await;
         self.flush().await;
     }
 
@@ -159,6 +183,11 @@ impl Keeper {
             kept.flush();
         });
         let _ = flushing.await;
+    }
+
+    async fn flush_unfinished(&self) {
+        let unfinished = self.unfinished.clone();
+        let _ = spawn_blocking(move || unfinished.flush()).await;
     }
 
     async fn withdraw(&self, shared: Shared, reason: String) {
@@ -214,7 +243,13 @@ impl Keeper {
         }
         for name in names {
             let before = self.shares.at(path, &name);
-            for entry in self.changed_files(&before).await {
+            let changed = self.changed_files(&before).await;
+            let is_download = |entry: &Arc<Entry>| entry.is_adopted();
+            if changed.is_empty() && !before.is_empty() && before.iter().all(is_download) {
+                // What was heard of is how our own download ended, or a new name.
+                continue;
+            }
+            for entry in changed {
                 // Its old id must not be found while the new one is computed.
                 if self.shares.take_out(&entry) {
                     let _ = self.control.withdraw(entry.shared().file.clone()).await;

@@ -5,6 +5,7 @@
 //!      └▶ download ─▶ dial ─▶ other peers' uploads; store ─▶ disk
 //! ```
 
+pub mod begun;
 pub mod bundle;
 pub mod changes;
 pub mod connection;
@@ -35,6 +36,7 @@ pub mod store;
 pub mod target;
 pub mod throttle;
 pub mod transfers;
+pub mod unfinished;
 pub mod unpack;
 pub mod upload;
 pub mod walk;
@@ -49,10 +51,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::begun::Begun;
 use self::changes::Changes;
 use self::control::{Control, Setup};
 use self::database::Memory;
-use self::download::{Downloads, Fetched};
+use self::download::Downloads;
 use self::enrol::Target;
 pub use self::event::{
     DownloadError, Event, Hashing, JoinError, Progress, RequestError, ShareError,
@@ -69,14 +72,15 @@ use self::pins::Pins;
 use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
 use self::throttle::Throttle;
-use self::transfers::{Handle, Transfers};
+use self::transfers::Transfers;
 pub use self::transfers::{Order, State, Transfer, TransferId};
+use self::unfinished::Unfinished;
 use self::upload::Offers;
 use self::watch::Watch;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
-use crate::wire::control::{Holder, PeerEntry, Publication, PublicationKind};
+use crate::wire::control::{Holder, PeerEntry, Publication};
 use crate::wire::id::{ContentId, Fingerprint, PeerId};
 use crate::wire::text::{FileName, UserName};
 
@@ -112,10 +116,12 @@ pub struct Settings {
     pub simultaneous: usize,
     /// Of joining and downloading.
     pub retry: Retry,
-    /// Where known trackers, hashes and shares are kept; absent for a peer that keeps nothing.
+    /// Where known trackers, hashes, shares and unfinished downloads are kept; absent for a peer that keeps nothing.
     pub state_dir: Option<PathBuf>,
     /// What becomes of the shares of the last start.
     pub restart: Restart,
+    /// What becomes of unfinished downloads: those of the last start, and those that this one leaves.
+    pub unfinished: Restart,
 }
 
 /// What to download, and how.
@@ -129,6 +135,17 @@ pub struct Wanted {
     pub directory: Option<PathBuf>,
     /// When nobody delivers, wait for somebody instead of giving up.
     pub waits: bool,
+    /// Whether somebody has just asked for it.
+    pub origin: Origin,
+}
+
+/// Where a wish comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody asks for it: what stands in its way from the first is told at once, and ends it.
+    Asked,
+    /// It was under way before. What stands in its way is waited for.
+    Resumed,
 }
 
 /// Bytes a second of all transfers together; absent for no limit.
@@ -155,6 +172,8 @@ pub struct Downloaded {
     pub elapsed: Duration,
     /// Peers that sent some of it.
     pub sources: usize,
+    /// Another download of the same was under way and brought it.
+    pub brought_by: Option<TransferId>,
 }
 
 /// A running peer; cheap to clone.
@@ -203,12 +222,13 @@ impl Peer {
         let background = Background {
             hashes: HashStore::new(memory.clone()),
             kept: match settings.restart {
-                Restart::Restores => Kept::new(memory),
+                Restart::Restores => Kept::new(memory.clone()),
                 Restart::Ignores => Kept::default(),
             },
             changes: Changes::default(),
             events: Some(events.clone()),
         };
+        let unfinished = Unfinished::new(memory, settings.unfinished);
         let (shares, withdrawn) = Shares::new(background.clone());
         let offers = Offers {
             shares: shares.clone(),
@@ -235,6 +255,7 @@ impl Peer {
             warned: Arc::default(),
             shares,
             background,
+            unfinished: unfinished.clone(),
             control: control.clone(),
             events,
         };
@@ -244,7 +265,7 @@ impl Peer {
         let tasks = vec![control_task, tokio::spawn(listening), tokio::spawn(keeping)];
         let tasks = std::sync::Mutex::new(tasks);
         let inner = Inner {
-            transfers: Transfers::new(settings.simultaneous),
+            transfers: Transfers::new(settings.simultaneous, unfinished),
             settings,
             membership,
             control,
@@ -255,7 +276,9 @@ impl Peer {
             shutdown,
             tasks,
         };
-        Ok((Self(Arc::new(inner)), receiver))
+        let peer = Self(Arc::new(inner));
+        peer.take_up_unfinished().await;
+        Ok((peer, receiver))
     }
 
     /// The port on which we listen for peers.
@@ -353,76 +376,6 @@ impl Peer {
     /// When the tracker does not answer.
     pub async fn holders(&self, content: ContentId) -> Result<Vec<Holder>, RequestError> {
         listing::holders(&self.0.control, content).await
-    }
-
-    /// Downloads to the end; progress comes as events. Dropping the future keeps what came, for the next time.
-    ///
-    /// # Errors
-    /// When no source delivers it, or it cannot be written.
-    pub async fn download(&self, wanted: &Wanted) -> Result<Downloaded, DownloadError> {
-        let inner = &self.0;
-        let cancelled = || DownloadError::Cancelled {
-            name: wanted.file.name.clone(),
-        };
-        let dir = wanted.directory.as_deref();
-        let dir = dir.unwrap_or(&inner.settings.downloads);
-        let (handle, mut orders) = inner.transfers.begin(wanted.file.clone());
-        loop {
-            let order = tokio::select! {
-                () = inner.shutdown.cancelled() => return Err(cancelled()),
-                order = orders.until_other_than(Order::Run) => order,
-                done = self.fetch(wanted, dir, &handle) => return done,
-            };
-            // What it was doing with the disk is over before the next one looks at what is there.
-            handle.settle().await;
-            if order == Order::Pause {
-                handle.set_state(State::Paused);
-                tokio::select! {
-                    () = inner.shutdown.cancelled() => return Err(cancelled()),
-                    _ = orders.until_other_than(Order::Pause) => {}
-                }
-            }
-            if orders.current() == Order::Cancel {
-                Downloads::discard(wanted, dir).await;
-                return Err(cancelled());
-            }
-        }
-    }
-
-    async fn fetch(
-        &self,
-        wanted: &Wanted,
-        dir: &Path,
-        handle: &Handle,
-    ) -> Result<Downloaded, DownloadError> {
-        let _place = handle.place().await;
-        if wanted.file.kind == PublicationKind::Folder {
-            let downloaded = self.0.downloads.fetch_folder(wanted, dir, handle).await?;
-            if self.0.settings.seed {
-                let (keeper, path) = (self.0.keeper.clone(), downloaded.path.clone());
-                let name = downloaded.file.name.clone();
-                // Nobody waits for it: all of it is hashed once more.
-                tokio::spawn(async move { keeper.share(&path, Some(name)).await });
-            }
-            return Ok(downloaded);
-        }
-        let Fetched {
-            downloaded,
-            tree,
-            announcement,
-        } = self.0.downloads.fetch(wanted, dir, handle).await?;
-        if self.0.settings.seed {
-            let (path, file) = (downloaded.path.clone(), downloaded.file.clone());
-            let shares = self.0.offers.shares.clone();
-            let adopting =
-                tokio::task::spawn_blocking(move || shares.adopt(&path, file, tree.into()));
-            if let Ok(Ok(shared)) = adopting.await {
-                // When it does not answer now, the next announcement says it.
-                let _ = self.0.control.publish(shared.file).await;
-            }
-        }
-        drop(announcement);
-        Ok(downloaded)
     }
 
     /// The downloads that run, wait or are paused.

@@ -107,6 +107,8 @@ pub struct Entry {
     files: Vec<Local>,
     /// Of a folder.
     listing: Option<ListingBytes>,
+    /// It came as a download, verified piece by piece.
+    is_adopted: bool,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,12 @@ impl Entry {
     fn key(&self) -> Key {
         let file = &self.shared.file;
         (file.name.clone(), file.content)
+    }
+
+    /// Was it offered because it was downloaded? It is then not read once more as long as it looks as it did.
+    #[must_use]
+    pub const fn is_adopted(&self) -> bool {
+        self.is_adopted
     }
 
     /// Is it a file that is not what was hashed? Folders are looked through to know.
@@ -329,6 +337,7 @@ impl Shares {
             shared: shared.clone(),
             files: vec![Local { path, hashed }],
             listing: None,
+            is_adopted: true,
         };
         self.0.background.kept.add(&shared);
         self.offers().insert(Arc::new(entry));
@@ -504,6 +513,7 @@ impl Shares {
             },
             files: vec![local],
             listing: None,
+            is_adopted: false,
         })
     }
 
@@ -571,6 +581,7 @@ impl Shares {
                 tree,
                 unfolded: Mutex::default(),
             }),
+            is_adopted: false,
         })
     }
 

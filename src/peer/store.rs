@@ -196,11 +196,13 @@ impl Partial {
         Ok((partial, here))
     }
 
-    /// Removes what an earlier run, which has ended, left in `dir` of `content`. Blocking.
+    /// Removes what earlier runs, which have ended, left in `dir` of `content`. Blocking.
     pub fn discard_left(dir: &Path, content: ContentId, layout: Layout) {
-        // What cannot be opened cannot be removed either.
-        if let Ok((mut partial, _)) = Self::open_any(dir, content, layout) {
-            partial.discard();
+        for number in (1..=PART_TRIES).filter(|number| is_there(dir, content, *number)) {
+            // What cannot be opened cannot be removed either.
+            if let Ok(Some((mut partial, _))) = Self::open_numbered(dir, content, layout, number) {
+                partial.discard();
+            }
         }
     }
 
@@ -399,6 +401,17 @@ pub fn hidden_stem(content: ContentId, number: u32) -> String {
     } else {
         format!("{HIDDEN_PREFIX}{digits}-{number}")
     }
+}
+
+/// Is there something in `dir` of a content that is being fetched? Blocking.
+#[must_use]
+pub fn is_part_left(dir: &Path, content: ContentId) -> bool {
+    (1..=PART_TRIES).any(|number| is_there(dir, content, number))
+}
+
+fn is_there(dir: &Path, content: ContentId, number: u32) -> bool {
+    let name = format!("{}{PART_SUFFIX}", hidden_stem(content, number));
+    dir.join(name).symlink_metadata().is_ok()
 }
 
 /// Is this more than a disk that is full or fails for a while?

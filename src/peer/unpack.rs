@@ -442,6 +442,12 @@ fn root_of(dir: &Path, content: ContentId) -> PathBuf {
     dir.join(format!("{}{FOLDER_SUFFIX}", hidden_stem(content, 1)))
 }
 
+/// Is there something in `dir` of a folder that is being fetched? Blocking.
+#[must_use]
+pub fn is_left(dir: &Path, content: ContentId) -> bool {
+    root_of(dir, content).symlink_metadata().is_ok()
+}
+
 /// Removes what is in `dir` of a folder that nobody wants any more, unless another process is at it. Blocking.
 pub fn discard(dir: &Path, content: ContentId) {
     let root = root_of(dir, content);

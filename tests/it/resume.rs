@@ -108,3 +108,231 @@ fn row_45_a_killed_download_goes_on_where_it_was() {
     assert_same(&out.join("downloaded_shared.bin"), &file, LEN);
     assert_eq!(names_in(&out), ["downloaded_shared.bin"]);
 }
+
+/// What a peer says of its downloads.
+fn transfers(peer: &mut Process) -> Vec<String> {
+    let before = peer.output().len();
+    peer.say("transfers");
+    peer.say("limit");
+    peer.wait_for("Uploads: ");
+    let said = peer.output().split_off(before);
+    let is_row = |line: &&str| line.contains(" %");
+    said.lines().filter(is_row).map(str::to_owned).collect()
+}
+
+/// Shows: what was not done when a peer ended, or was killed, goes on by itself, what was paused stays so,
+/// and what was cancelled or done is forgotten. In their order, with the numbers that they had.
+#[test]
+fn row_45_unfinished_downloads_are_there_at_the_next_start() {
+    const LEN: u64 = 40 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let mut seeder = group.peer("seeder", &address, &["--up-limit", "15MiB"]);
+    let names = ["done.bin", "one.bin", "two.bin", "gone.bin", "talks"];
+    group.file("own/done.bin", 1000, 9);
+    for (number, name) in (0..).zip(&names[1..4]) {
+        group.file(&format!("own/{name}"), LEN, number);
+    }
+    group.file("own/talks/big.bin", LEN, 8);
+    group.file("own/talks/small.txt", 1000, 8);
+    for name in names {
+        seeder.say(&format!("add own/{name}"));
+        seeder.wait_for("Sharing");
+    }
+    let config = group.path("p2pfs.toml");
+    fs::write(&config, "[limits]\ndownloads = 2\n").unwrap();
+    let more = ["--config", config.to_str().unwrap(), "--no-seed"];
+    let elsewhere = group.folder("elsewhere");
+    let mut bob = group.peer("bob", &address, &more);
+    bob.say("download done.bin");
+    bob.wait_for("Download successful");
+    bob.say("download -b one.bin two.bin gone.bin");
+    wait_until("all are begun", || transfers(&mut bob).len() == 3);
+    bob.say(&format!("download -b talks --out {}", elsewhere.display()));
+    wait_until("all are begun", || transfers(&mut bob).len() == 4);
+    let rows = transfers(&mut bob);
+    assert!(rows[2].contains("next in line"), "{rows:?}");
+    wait_until("the first runs", || {
+        journalled(&group.path("bob")).is_some_and(|now| now > 3)
+    });
+    bob.say("pause 3");
+    bob.wait_for("Paused 3, two.bin");
+    bob.say("cancel 4");
+    bob.wait_for("Cancelled 4, gone.bin");
+    wait_until("the folder runs", || !names_in(&elsewhere).is_empty());
+    let rows = transfers(&mut bob);
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(!bob.output().contains("gone.bin: "), "cancel answers once");
+    std::thread::sleep(Duration::from_millis(200));
+    bob.kill();
+
+    for is_killed in [true, false] {
+        let mut bob = group.peer("bob", &address, &more);
+        let line = bob.wait_for("of before");
+        assert!(line.contains("going on with 2 downloads"), "{line}");
+        assert!(line.contains("1 download of before paused"), "{line}");
+        let rows = transfers(&mut bob);
+        let has = |row: usize, words: [&str; 2]| {
+            let found = words.iter().all(|word| rows[row].contains(word));
+            assert!(found, "{words:?} in {rows:?}");
+        };
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        has(0, ["2 ", "one.bin"]);
+        has(1, ["two.bin", "  paused"]);
+        has(2, ["5 ", "talks/"]);
+        if is_killed {
+            bob.kill();
+        } else {
+            bob.say("quit");
+            assert_eq!(bob.exit_within(Duration::from_secs(10)), Some(0));
+        }
+    }
+    seeder.say("limit off");
+    let line = seeder.wait_for("Both directions");
+    assert!(
+        line.contains("Uploads: no limit; downloads: no limit"),
+        "{line}"
+    );
+    let mut bob = group.peer("bob", &address, &more);
+    for name in ["one.bin", "talks/"] {
+        let has = || bob.output().contains(&format!("successful: {name}"));
+        wait_until(name, has);
+    }
+    let rows = transfers(&mut bob);
+    assert!(rows.len() == 1 && rows[0].contains("two.bin"), "{rows:?}");
+    bob.say("resume 3");
+    bob.wait_for("Download successful: two.bin");
+    let own = |name: &str| group.path(&format!("own/{name}"));
+    let dir = group.path("bob");
+    for name in ["one.bin", "two.bin"] {
+        assert_same(&dir.join(format!("downloaded_{name}")), &own(name), LEN);
+    }
+    let there = [
+        "downloaded_done.bin",
+        "downloaded_one.bin",
+        "downloaded_two.bin",
+    ];
+    assert_eq!(names_in(&dir), there);
+    assert_eq!(names_in(&elsewhere), ["downloaded_talks"]);
+    let big = elsewhere.join("downloaded_talks/big.bin");
+    assert_same(&big, &own("talks/big.bin"), LEN);
+    bob.kill();
+    let mut bob = group.peer("bob", &address, &more);
+    assert_eq!(transfers(&mut bob), [""; 0], "{}", bob.output());
+}
+
+/// A directory that has vanished is waited for, and a command for once neither goes on with what an earlier
+/// peer left nor leaves anything, but what it has done is not done again.
+#[test]
+fn row_45_a_vanished_directory_is_waited_for_and_commands_for_once_leave_nothing() {
+    const LEN: u64 = 30 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let files = ["x.bin", "y.bin"].map(|name| group.file(name, LEN, name.as_bytes()[0]));
+    let [x, y] = files.each_ref().map(|file| file.to_str().unwrap());
+    let limit = ["--share", x, y, "--up-limit", "5MiB"];
+    let mut seeder = group.peer("seeder", &address, &limit);
+    seeder.wait_for("Sharing");
+    seeder.wait_for("Sharing");
+    let (out, away) = (group.folder("out"), group.path("away"));
+    let mut bob = group.peer("bob", &address, &[]);
+    let to = out.display();
+    bob.say(&format!("download -b x.bin y.bin --out {to}"));
+    wait_until("both run", || names_in(&out).len() == 4);
+    wait_until("it runs", || journalled(&out).is_some_and(|now| now > 1));
+    bob.kill();
+
+    // For once, in the same directory and under the same identity.
+    let once = |args: &[&str]| {
+        let join = ["--tracker", &address, "--port", "0", "--bind", "127.0.0.1"];
+        let mut command = group.command("bob.state");
+        command.args(args).args(join).args(["--name", "bob"]);
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    };
+    seeder.say("limit off");
+    let got = once(&["get", "y.bin", "--out", out.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(got.status.success() && !said.contains("x.bin"), "{said}");
+    let told = once(&["peer", "-c", "transfers"]);
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(said.contains("Nothing is being downloaded"), "{said}");
+
+    fs::rename(&out, &away).unwrap();
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.wait_for("going on with 1 download of before");
+    let line = bob.wait_for("paused: ");
+    assert!(
+        line.contains("x.bin") && line.contains("no such directory"),
+        "{line}"
+    );
+    assert!(
+        transfers(&mut bob)[0].contains("waiting: "),
+        "{}",
+        bob.output()
+    );
+    fs::rename(&away, &out).unwrap();
+    bob.wait_for("Download successful: x.bin");
+    assert_eq!(bob.output().matches("paused: ").count(), 1);
+    assert_same(&out.join("downloaded_x.bin"), &files[0], LEN);
+    assert_eq!(names_in(&out), ["downloaded_x.bin", "downloaded_y.bin"]);
+}
+
+/// Shows: row 57. What is wanted twice in one place comes once, also when it is paused meanwhile.
+#[test]
+fn row_57_two_downloads_of_one_content_are_one() {
+    const LEN: u64 = 30 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    let mut seeder = group.peer("seeder", &address, &["--up-limit", "10MiB"]);
+    seeder.say("add x.bin");
+    seeder.wait_for("Sharing");
+    seeder.say("add x.bin --as same.bin");
+    seeder.wait_for("Sharing");
+    let mut bob = group.peer("bob", &address, &[]);
+    let dir = group.path("bob");
+    let is_begun = || journalled(&dir).is_some();
+    bob.say("download -b x.bin x.bin");
+    bob.wait_for("x.bin is being downloaded already, as 1: nothing comes twice");
+    wait_until("it runs", is_begun);
+    bob.say("pause");
+    bob.wait_for("Paused 1");
+    bob.say("download -b same.bin");
+    bob.wait_for("same.bin is being downloaded already, as 1, which goes on now");
+    assert_eq!(transfers(&mut bob).len(), 1);
+    seeder.say("limit off");
+    bob.wait_for("Download successful: x.bin");
+    let said = || bob.output();
+    wait_until("both are told", || {
+        said().matches("as download 1 brought it").count() == 2
+    });
+    assert_eq!(said().matches("successful").count(), 1, "{}", said());
+    assert_same(&dir.join("downloaded_x.bin"), &file, LEN);
+    assert_eq!(names_in(&dir), ["downloaded_x.bin"]);
+
+    // What others have left there, and nobody holds, is gone with it.
+    seeder.say("limit 10MiB");
+    seeder.wait_for("Both directions. Uploads: 10.0 MiB/s; downloads: 10.0 MiB/s");
+    let mut carl = group.peer("carl", &address, &["--no-seed"]);
+    let dir = group.path("carl");
+    carl.say("download -b x.bin --from seeder");
+    wait_until("it is begun", || transfers(&mut carl).len() == 1);
+    carl.say("download -b x.bin");
+    let line = carl.wait_for("is being downloaded already");
+    assert!(line.contains("from one person only; cancel 1"), "{line}");
+    wait_until("it runs", || journalled(&dir).is_some());
+    let part = names_in(&dir)
+        .into_iter()
+        .find(|name| name.ends_with(".part"))
+        .unwrap();
+    let other = part.replace(".part", "-2.part");
+    fs::write(dir.join(&other), "left").unwrap();
+    carl.say("cancel 1");
+    carl.wait_for("Cancelled 1");
+    wait_until("nothing is left", || names_in(&dir).is_empty());
+    fs::write(dir.join(&other), "left").unwrap();
+    seeder.say("limit off");
+    carl.say("download x.bin");
+    carl.wait_for("Download successful");
+    assert_eq!(names_in(&dir), ["downloaded_x.bin"]);
+}

@@ -279,3 +279,38 @@ fn row_58_without_watches_a_change_is_noticed_when_somebody_asks() {
     ana.wait_for("x.bin is not shared any more: it changed on disk");
     ana.wait_for("shared again: x.bin, 14 B");
 }
+
+/// Shows: what was downloaded is watched from then on, and its own last steps are no change.
+/// How: another share in the same folder makes all that happens there heard of; whoever read the download once
+/// more would have read its bytes.
+#[test]
+fn row_58_a_finished_download_is_watched_like_any_other_share() {
+    const LEN: u64 = 30 << 20;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
+    ana.wait_for("Sharing x.bin");
+    let other = group.file("bob/other.txt", 1000, 2);
+    let mut bob = group.peer("bob", &address, &["--share", other.to_str().unwrap()]);
+    bob.wait_for("Sharing other.txt");
+    bob.say("download x.bin");
+    bob.wait_for("Download successful");
+    let read = bob.read_bytes();
+    fs::write(&other, "another one").unwrap();
+    bob.wait_for("shared again: other.txt, 11 B");
+    let read = bob.read_bytes() - read;
+    assert!(read < LEN, "{read} bytes were read after the download");
+    assert!(!bob.output().contains("x.bin is not"), "{}", bob.output());
+    assert!(!bob.output().contains("again: x.bin"), "{}", bob.output());
+
+    let got = group.path("bob/downloaded_x.bin");
+    assert_eq!(hash(&got), hash(&file));
+    fs::write(&got, "something else").unwrap();
+    bob.wait_for("shared again: x.bin, 14 B");
+    let is_told = || {
+        let listed = text(&group.once(&address, &["list", "bob"]).stdout);
+        listed.contains("14 B") && listed.lines().count() == 3
+    };
+    wait_until("the tracker has the new one only", is_told);
+}

@@ -285,11 +285,17 @@ impl Process {
 
     /// Bytes that it has written so far, to files and connections.
     pub(crate) fn written_bytes(&self) -> u64 {
+        self.moved_bytes("wchar")
+    }
+
+    /// Bytes that it has read so far, from files and connections.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.moved_bytes("rchar")
+    }
+
+    fn moved_bytes(&self, kind: &str) -> u64 {
         let counts = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
-        let line = counts
-            .lines()
-            .find(|line| line.starts_with("wchar"))
-            .unwrap();
+        let line = counts.lines().find(|line| line.starts_with(kind)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
