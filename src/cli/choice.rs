@@ -65,6 +65,16 @@ impl Executor {
                 crate::wire::text::fold(hit.file.name.as_str()) == crate::wire::text::fold(name)
             });
         }
+        // What only we have, and not all of it, is nothing that we could want.
+        let whole = self.peer.shares();
+        let is_ours = |hit: &Hit| {
+            hit.holders == 1
+                && hit.owners.first() == Some(self.peer.user())
+                && whole.iter().all(|own| own.file.content != hit.file.content)
+        };
+        if !hits.iter().all(is_ours) {
+            hits.retain(|hit| !is_ours(hit));
+        }
         // One content has one length: of several claims the one that most people make counts.
         hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
         hits.dedup_by_key(|hit| hit.file.content);

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio::task::{AbortHandle, JoinError, JoinHandle, spawn_blocking};
 
 use super::Wanted;
+use super::control::Control;
 use super::download::{Announcement, DISK_PATIENCE, Downloads};
 use super::event::{DownloadError, Event, Progress, RequestError};
-use super::listing::holders;
+use super::listing::{holders, search};
 use super::puts::Puts;
 use super::source::{self, Ask, Goal, Report};
 use super::store::{PART_IS_GONE, explain, is_lasting};
@@ -24,8 +25,8 @@ use crate::disk;
 use crate::proto::backoff::Backoff;
 use crate::proto::meter::Meter;
 use crate::proto::swarm::{Arrival, Swarm};
-use crate::wire::control::{Holder, PublicationKind};
-use crate::wire::id::PeerId;
+use crate::wire::control::{Hit, Holder, Publication, PublicationKind};
+use crate::wire::id::{ContentId, PeerId};
 use crate::wire::pieces::{PIECE_LEN, PieceIndex};
 use crate::wire::text::{FileName, UserName};
 use crate::wire::transfer::HashPage;
@@ -51,6 +52,8 @@ const STARVED: Duration = Duration::from_secs(3);
 const REST_OF_USELESS: Duration = Duration::from_secs(30);
 /// A page of hashes that does not come is asked of everybody after this long.
 const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+/// Hits that are looked through for another content of one name.
+const MAX_NAMESAKES: usize = 100;
 /// What came is made durable this often.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// A disk that took nothing is tried again after this long, when so much is free.
@@ -72,7 +75,15 @@ impl Drop for Link {
 }
 
 /// What the tracker says about who has the content.
-type Found = Result<Vec<Holder>, RequestError>;
+type Found = Result<Located, RequestError>;
+
+/// Who has a content.
+#[derive(Debug)]
+struct Located {
+    holders: Vec<Holder>,
+    /// When nobody else has all of it: what bears its name now.
+    now: Option<ContentId>,
+}
 
 impl Drop for Driver<'_> {
     fn drop(&mut self) {
@@ -127,6 +138,8 @@ pub struct Driver<'a> {
     is_resting: bool,
     meter: Meter,
     last_failure: String,
+    /// What bears the name of what is fetched, which nobody has any more.
+    successor: Option<ContentId>,
     is_waiting: bool,
     trouble: Option<Trouble>,
     next_sync: Instant,
@@ -188,6 +201,7 @@ impl<'a> Driver<'a> {
             is_resting: true,
             meter: Meter::new(now),
             last_failure: "nobody has it now".to_owned(),
+            successor: None,
             is_waiting: false,
             trouble: None,
             next_sync: now + SYNC_EVERY,
@@ -223,6 +237,7 @@ impl<'a> Driver<'a> {
                 }
                 synced = outcome(&mut self.syncing) => {
                     self.syncing = None;
+                    let synced = synced.map_err(|_| self.broke_off())?;
                     self.handle_synced(synced)?;
                 }
                 _ = ticks.tick() => self.tick()?,
@@ -245,7 +260,8 @@ impl<'a> Driver<'a> {
         // A copy that came second may still be on its way to the disk.
         self.goal.puts.wait().await;
         let target = self.target.clone();
-        let synced = outcome(&mut Some(spawn_blocking(move || target.sync()))).await;
+        let synced = spawn_blocking(move || target.sync()).await;
+        let synced = synced.map_err(|_| self.broke_off())?;
         self.handle_synced(synced)?;
         Ok(self.swarm.is_complete())
     }
@@ -304,6 +320,14 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// A bug: there is no telling what is on disk.
+    fn broke_off(&self) -> DownloadError {
+        DownloadError::Local {
+            path: self.job.dir.to_owned(),
+            reason: "the work on it broke off; download it again".to_owned(),
+        }
+    }
+
     /// Nothing is fetched that the disk does not take. It is tried again, with a few pieces, until it does.
     fn disk_failed(&mut self, error: &io::Error) -> Result<(), DownloadError> {
         let now = Instant::now();
@@ -346,10 +370,19 @@ impl<'a> Driver<'a> {
             self.next_locate = Instant::now() + DISK_PAUSE;
         } else if self.locating.is_none() {
             self.count_unreported();
-            let (control, content) = (self.downloads.control.clone(), self.job.wanted.file.content);
-            self.locating = Some(tokio::spawn(
-                async move { holders(&control, content).await },
-            ));
+            let (control, file) = (self.downloads.control.clone(), self.job.wanted.file.clone());
+            let own = self.downloads.membership.local().identity.id();
+            let is_starved = self.starved_since.is_some();
+            self.locating = Some(tokio::spawn(async move {
+                let holders = holders(&control, file.content).await?;
+                let is_alone = holders.iter().all(|holder| holder.peer == own);
+                let now = if is_alone || is_starved {
+                    successor(&control, &file).await
+                } else {
+                    None
+                };
+                Ok(Located { holders, now })
+            }));
             self.is_resting = false;
         }
     }
@@ -369,8 +402,29 @@ impl<'a> Driver<'a> {
         self.next_locate = now + self.locate_every;
         self.locate_every = (self.locate_every * 2).min(LOCATE_EVERY);
         match found {
-            Ok(holders) => self.dial(now, holders),
+            Ok(located) => {
+                self.dial(now, located.holders);
+                self.note_successor(located.now);
+            }
             Err(error) => self.last_failure = error.to_string(),
+        }
+    }
+
+    /// What bears the name now is another content: this one was taken back.
+    fn note_successor(&mut self, now: Option<ContentId>) {
+        if now.is_some() && self.successor != now {
+            // A reason that people did not hear yet.
+            self.is_waiting = false;
+        }
+        self.successor = now;
+        if let Some(content) = now {
+            let name = &self.job.wanted.file.name;
+            let digits = &content.to_hex()[..ContentId::SHORT_LEN / 2];
+            let choice = shell_words::join([format!("{name}#{digits}")]);
+            self.last_failure = format!(
+                "nobody has all of this version any more; {name} is {} now: download {choice} gets it",
+                content.short()
+            );
         }
     }
 
@@ -512,6 +566,7 @@ impl<'a> Driver<'a> {
                 self.disk_failed(&error)?;
             }
             Report::Gone(reason) => self.lose(now, peer, reason),
+            Report::Left => self.see_off(now, peer),
         }
         self.feed_idle(now);
         Ok(())
@@ -549,7 +604,9 @@ impl<'a> Driver<'a> {
         if lasted < STARVED {
             return Ok(());
         }
-        "nobody who is here has the rest".clone_into(&mut self.last_failure);
+        if self.successor.is_none() {
+            "nobody who is here has the rest".clone_into(&mut self.last_failure);
+        }
         if self.job.wanted.waits {
             let reason = self.last_failure.clone();
             self.tell_waiting(reason, |name, reason| Event::Waiting { name, reason });
@@ -618,16 +675,33 @@ impl<'a> Driver<'a> {
     }
 
     fn lose(&mut self, now: Instant, peer: PeerId, reason: String) {
-        self.swarm.remove_source(&peer);
-        self.pages_asked.retain(|_, (asked, _)| *asked != peer);
-        let Some(link) = self.links.remove(&peer) else {
+        let Some(link) = self.let_go_of(now, peer) else {
             return;
         };
-        self.resting.insert(peer, now + REDIAL_AFTER);
         self.last_failure = format!("{}: {reason}", link.user);
         if link.is_connected && !self.swarm.is_complete() {
             self.tell_dropped(link.user.clone(), reason);
         }
+    }
+
+    /// A source has left, and did nothing wrong.
+    fn see_off(&mut self, now: Instant, peer: PeerId) {
+        let Some(link) = self.let_go_of(now, peer) else {
+            return;
+        };
+        self.last_failure = format!("{} has left", link.user);
+        if !self.swarm.is_complete() {
+            let (name, user) = (self.job.wanted.file.name.clone(), link.user.clone());
+            self.tell(Event::SourceLeft { name, user });
+        }
+    }
+
+    fn let_go_of(&mut self, now: Instant, peer: PeerId) -> Option<Link> {
+        self.swarm.remove_source(&peer);
+        self.pages_asked.retain(|_, (asked, _)| *asked != peer);
+        let link = self.links.remove(&peer)?;
+        self.resting.insert(peer, now + REDIAL_AFTER);
+        Some(link)
     }
 
     fn drop_liar(&mut self, peer: PeerId, reason: &str) {
@@ -695,6 +769,20 @@ impl<'a> Driver<'a> {
     }
 }
 
+/// The one other content that is published under the name of `file`, if there is just one.
+async fn successor(control: &Control, file: &Publication) -> Option<ContentId> {
+    let found = search(control, file.name.as_str(), MAX_NAMESAKES)
+        .await
+        .ok()?;
+    let is_namesake = |hit: &&Hit| hit.file.name == file.name && hit.file.kind == file.kind;
+    let others = found.hits.iter().filter(is_namesake);
+    let mut others = others
+        .map(|hit| hit.file.content)
+        .filter(|other| *other != file.content);
+    let only = others.next()?;
+    others.all(|other| other == only).then_some(only)
+}
+
 /// The answer, or never when nothing was asked.
 async fn answer(locating: &mut Option<JoinHandle<Found>>) -> Found {
     match locating {
@@ -703,12 +791,25 @@ async fn answer(locating: &mut Option<JoinHandle<Found>>) -> Found {
     }
 }
 
-/// What became of the sync, or never when none runs.
-async fn outcome(syncing: &mut Option<JoinHandle<Synced>>) -> Synced {
+/// What became of the sync, or never when none runs. An error is a panic: nobody knows what was synced, and
+/// the next sync would not tell.
+async fn outcome(syncing: &mut Option<JoinHandle<Synced>>) -> Result<Synced, JoinError> {
     match syncing {
-        Some(syncing) => syncing
-            .await
-            .unwrap_or_else(|error| Err((io::Error::other(error), Vec::new()))),
+        Some(syncing) => syncing.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sync_that_breaks_off_is_not_taken_for_one_that_is_done() {
+        let breaking = || -> Synced { panic!("a test breaks it off") };
+        assert!(outcome(&mut Some(spawn_blocking(breaking))).await.is_err());
+        let failing = || -> Synced { Err((io::ErrorKind::StorageFull.into(), Vec::new())) };
+        let failed = outcome(&mut Some(spawn_blocking(failing))).await;
+        assert!(matches!(failed, Ok(Err(_))));
     }
 }

@@ -66,6 +66,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A source has left, as it should.
+    SourceLeft {
+        /// Name of the file.
+        name: FileName,
+        /// Who.
+        user: UserName,
+    },
     /// A source lied or broke off.
     SourceDropped {
         /// Name of the file.

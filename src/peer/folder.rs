@@ -85,8 +85,12 @@ impl Downloads {
             let own = Arc::clone(folder);
             let settle = move || {
                 let path = own.path(index);
-                arrived.partial.finish_as(&path)?;
-                own.note_large(index, &entry)
+                let finished = arrived.partial.finish_as(&path);
+                let settled = finished.and_then(|()| own.note_large(index, &entry));
+                settled.map_err(|error| match own.is_removed() {
+                    true => StoreError::lasting(&path, PART_IS_GONE),
+                    false => error,
+                })
             };
             self.persist(job, settle).await?;
         }

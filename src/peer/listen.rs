@@ -28,6 +28,8 @@ const MAX_CONNECTIONS: usize = 200;
 const MAX_PER_PEER: usize = 16;
 /// Pause after the system gave no connection, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// When this peer leaves, those whom it serves are told within this time.
+const LAST_FRAMES: Duration = Duration::from_millis(500);
 
 /// A bound port, on which nobody is served yet.
 #[derive(Debug)]
@@ -104,6 +106,7 @@ impl Listener {
             };
             let (host, offers, places) = (Arc::clone(&host), offers.clone(), Arc::clone(&places));
             let guests = Arc::clone(&guests);
+            let leaving = shutdown.clone();
             let serving = async move {
                 let Some(accepted) = visitor.shake_hands(&mut stream, host).await else {
                     return;
@@ -121,7 +124,7 @@ impl Listener {
                 };
                 let (reader, writer) = split(stream, accepted.keys.stream);
                 debug!(?peer, "serving");
-                match serve(peer, reader, writer, offers).await {
+                match serve(peer, reader, writer, offers, leaving).await {
                     Ok(()) => debug!(?peer, "served"),
                     Err(error) => debug!(?peer, %error, "connection ended"),
                 }
@@ -129,7 +132,10 @@ impl Listener {
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 tokio::select! {
-                    () = shutdown.cancelled() => {}
+                    () = async {
+                        shutdown.cancelled().await;
+                        tokio::time::sleep(LAST_FRAMES).await;
+                    } => {}
                     () = serving => {}
                 }
             });

@@ -4,7 +4,7 @@
 //! One that changed is withdrawn, with a line; its old id never names other bytes. The files of a folder
 //! are served by their contents, under the folder's name alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,8 @@ struct Inner {
     withdrawn: mpsc::UnboundedSender<Withdrawn>,
     background: Background,
     read_bytes: AtomicU64,
+    /// What people were told of each folder: after a change they are told what is new.
+    told: Mutex<HashMap<PathBuf, HashSet<String>>>,
 }
 
 /// What shares are hashed with, kept in, and told to.
@@ -251,6 +253,7 @@ impl Shares {
             withdrawn,
             background,
             read_bytes: AtomicU64::new(0),
+            told: Mutex::default(),
         };
         (Self(Arc::new(inner)), receiver)
     }
@@ -260,6 +263,9 @@ impl Shares {
     /// # Errors
     /// When it is neither, cannot be read, or changes meanwhile.
     pub async fn add(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
+        if let Ok(path) = std::path::absolute(path) {
+            self.told().remove(&path);
+        }
         let entry = Arc::new(self.prepare(path, name).await?);
         self.0.background.kept.add(&entry.shared);
         self.offers().insert(Arc::clone(&entry));
@@ -399,6 +405,7 @@ impl Shares {
             .collect();
         for entry in &gone {
             offers.remove(entry);
+            self.told().remove(&entry.shared.path);
         }
         // What is gone from the disk was not offered, yet it is not wanted any more either.
         let is_offered = |other: &Shared| {
@@ -548,9 +555,7 @@ impl Shares {
                 Err(reason) => skipped.add(&path, &reason),
             }
         }
-        for text in skipped.into_lines() {
-            self.tell(Event::Warning { text });
-        }
+        self.tell_skipped(&path, skipped.into_lines().collect());
         entries.extend(empty_folders(walked.folders, &entries));
         let listing = Listing::new(entries).map_err(|error| error.to_string())?;
         let bytes = listing.encode();
@@ -618,6 +623,21 @@ impl Shares {
             .into_iter()
             .map(|looked| looked.map(with_mode))
             .collect()
+    }
+
+    fn tell_skipped(&self, folder: &Path, lines: Vec<String>) {
+        let known: HashSet<_> = lines.iter().cloned().collect();
+        let before = self.told().insert(folder.to_owned(), known);
+        let before = before.unwrap_or_default();
+        for text in lines {
+            if !before.contains(&text) {
+                self.tell(Event::Warning { text });
+            }
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<PathBuf, HashSet<String>>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: Event) {

@@ -68,6 +68,19 @@ pub enum Report {
     Disk(PieceIndex, io::Error),
     /// It is gone, for this reason.
     Gone(String),
+    /// It ended the connection as it should.
+    Left,
+}
+
+/// How a connection ended that was not cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The source does not have the content, or has it no longer.
+    Lacks,
+    /// The source ended it.
+    Left,
+    /// It is not needed any more.
+    Unneeded,
 }
 
 /// What every source of one download works with.
@@ -89,14 +102,15 @@ pub struct Goal {
 pub async fn run(goal: Goal, holder: Holder, asks: mpsc::Receiver<Ask>) {
     let peer = holder.peer;
     let reports = goal.reports.clone();
-    let reason = match fetch(goal, &holder, asks).await {
-        Ok(()) => "it has it no longer".to_owned(),
-        Err(reason) => reason,
+    let report = match fetch(goal, &holder, asks).await {
+        Ok(End::Left) => Report::Left,
+        Ok(End::Lacks | End::Unneeded) => Report::Gone("it has it no longer".to_owned()),
+        Err(reason) => Report::Gone(reason),
     };
-    let _ = reports.send((peer, Report::Gone(reason))).await;
+    let _ = reports.send((peer, report)).await;
 }
 
-async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result<(), String> {
+async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result<End, String> {
     let (reader, writer) = dial(&goal.membership, holder)
         .await
         .map_err(|error| error.to_string())?;
@@ -157,9 +171,9 @@ impl Source {
         &mut self,
         mut reader: Reader,
         mut asks: mpsc::Receiver<Ask>,
-    ) -> Result<(), ConnectionError> {
+    ) -> Result<End, ConnectionError> {
         if !self.open(&mut reader).await? {
-            return Ok(());
+            return Ok(End::Lacks);
         }
         // Who only waits for pieces says nothing else, and would be taken for dead.
         let mut pings = tokio::time::interval(PING_AFTER);
@@ -173,7 +187,7 @@ impl Source {
                     Some(ask) => self.ask(ask).await?,
                     None => {
                         self.writer.finish().await;
-                        return Ok(());
+                        return Ok(End::Unneeded);
                     }
                 },
                 () = passed(&mut self.passing) => self.passing = None,
@@ -181,10 +195,13 @@ impl Source {
                 _ = signs.tick(), if self.passing.is_some() => self.report(Report::Sign).await,
                 frame = reader.next(), if self.may_read() => {
                     let Some(frame) = frame? else {
-                        return Ok(());
+                        return Ok(End::Left);
                     };
-                    if !self.handle(frame).await? || !self.handle_rest(&mut reader).await? {
-                        return Ok(());
+                    if !self.handle(frame).await? {
+                        return Ok(End::Lacks);
+                    }
+                    if let Some(end) = self.handle_rest(&mut reader).await? {
+                        return Ok(end);
                     }
                 }
             }
@@ -195,17 +212,17 @@ impl Source {
         self.unwritten < MAX_UNWRITTEN && self.passing.is_none()
     }
 
-    /// Handles what came together with the last frame; `false` when nothing more will come.
-    async fn handle_rest(&mut self, reader: &mut Reader) -> Result<bool, ConnectionError> {
+    /// Handles what came together with the last frame; tells whether that was the end.
+    async fn handle_rest(&mut self, reader: &mut Reader) -> Result<Option<End>, ConnectionError> {
         while self.may_read() && reader.has_next() {
             let Some(frame) = reader.next().await? else {
-                return Ok(false);
+                return Ok(Some(End::Left));
             };
             if !self.handle(frame).await? {
-                return Ok(false);
+                return Ok(Some(End::Lacks));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// `false` when the content is not here.

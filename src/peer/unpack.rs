@@ -346,10 +346,24 @@ impl Unpacking {
         let _ = self.lock.unlock();
     }
 
-    /// Has somebody removed it?
+    /// Has somebody removed it, or a folder in it? Blocking.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        !disk::is_at(&self.lock, &self.root)
+        let folders: BTreeSet<_> = self.paths.iter().filter_map(|path| path.parent()).collect();
+        let mut folders = folders.into_iter().map(|folder| self.root.join(folder));
+        !disk::is_at(&self.lock, &self.root) || !folders.all(|folder| folder.is_dir())
+    }
+
+    /// Does all of it lie there? What somebody removed would be missing under the final name. Blocking.
+    fn is_whole(&self) -> bool {
+        let mut entries = self.listing.entries().iter().enumerate();
+        entries.all(|(index, entry)| {
+            let found = self.path(index).symlink_metadata();
+            found.is_ok_and(|found| match &entry.node {
+                Node::File(file) => found.is_file() && found.len() == file.len,
+                Node::EmptyFolder => found.is_dir(),
+            })
+        })
     }
 
     /// Where it grows.
@@ -390,6 +404,9 @@ impl Unpacking {
             let synced = disk::sync_dir(&self.dir);
             synced.map_err(|error| StoreError::new(&self.dir, &error))?;
             return Ok(path);
+        }
+        if !self.is_whole() {
+            return Err(StoreError::lasting(&self.dir, PART_IS_GONE));
         }
         self.open_up()
             .and_then(|()| disk::sync_file_system(&self.lock))

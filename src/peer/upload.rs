@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::bundle::{Bundle, FRAME_OVERHEAD, Unfolded, Unserved};
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
@@ -59,7 +60,7 @@ enum Command {
     Pong,
 }
 
-/// Serves `peer` until it ends the connection.
+/// Serves `peer` until it ends the connection, or this peer is `leaving`.
 ///
 /// # Errors
 /// When it breaks the protocol, or the connection breaks.
@@ -68,6 +69,7 @@ pub async fn serve(
     reader: Reader,
     writer: Writer,
     offers: Offers,
+    leaving: CancellationToken,
 ) -> Result<(), ConnectionError> {
     // Bounded: whoever asks and does not read is not read from any more.
     let (sender, commands) = mpsc::channel(MAX_QUEUED_PIECES);
@@ -82,6 +84,7 @@ pub async fn serve(
         postponed: None,
         frames: Vec::new(),
         sent: 0,
+        leaving,
     }
     .run();
     tokio::pin!(reading, uploading);
@@ -151,6 +154,8 @@ struct Upload {
     /// The run of frames that is being sent, and how much of it went.
     frames: Vec<u8>,
     sent: usize,
+    /// This peer leaves: the other side is told that the stream ends here.
+    leaving: CancellationToken,
 }
 
 /// What is asked for.
@@ -193,6 +198,10 @@ impl Upload {
     async fn run(mut self) -> Result<(), ConnectionError> {
         let mut tell_at = Instant::now();
         loop {
+            if self.leaving.is_cancelled() {
+                self.writer.finish().await;
+                return Ok(());
+            }
             self.take_commands();
             while let Some(command) = self.postponed.take() {
                 self.answer(command).await?;
@@ -231,7 +240,11 @@ impl Upload {
         } else {
             PING_AFTER
         };
-        match timeout(patience, self.commands.recv()).await {
+        let command = tokio::select! {
+            () = self.leaving.cancelled() => return Ok(true),
+            command = timeout(patience, self.commands.recv()) => command,
+        };
+        match command {
             Ok(Some(command)) => self.postponed = self.enqueue(command),
             Ok(None) => {
                 self.writer.finish().await;

@@ -336,3 +336,197 @@ fn row_57_two_downloads_of_one_content_are_one() {
     carl.wait_for("Download successful");
     assert_eq!(names_in(&dir), ["downloaded_x.bin"]);
 }
+
+/// A version that is withdrawn while it is fetched, file or folder: whoever fetches it is told, with what there
+/// is now and how to get it.
+#[test]
+fn row_58_whoever_fetches_what_was_withdrawn_is_told_of_the_newer_version() {
+    const LEN: u64 = 20 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    group.file("talks/big.bin", LEN, 2);
+    let mut ana = group.peer(
+        "ana",
+        &address,
+        &["--share", "x.bin", "talks", "--up-limit", "2MiB"],
+    );
+    ana.wait_for("Sharing x.bin");
+    ana.wait_for("Sharing talks/");
+    // Somebody who waits: at a terminal, or for what was begun before.
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.say("download -b x.bin talks");
+    let dir = group.path("bob");
+    wait_until("both run", || {
+        transfers(&mut bob)
+            .iter()
+            .filter(|row| row.contains("/s from"))
+            .count()
+            == 2
+    });
+    wait_until("it runs", || journalled(&dir).is_some());
+    bob.kill();
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.wait_for("going on with 2 downloads of before");
+    wait_until("both run", || {
+        transfers(&mut bob)
+            .iter()
+            .filter(|row| row.contains("/s from"))
+            .count()
+            == 2
+    });
+    fs::write(&file, "a newer one").unwrap();
+    fs::write(group.path("talks/big.bin"), "newer, too").unwrap();
+    for name in ["x.bin", "talks"] {
+        let id = |line: &str| line.rsplit(", ").next().unwrap().trim().to_owned();
+        let is_again = |line: &&str| line.contains(&format!("shared again: {name}"));
+        let shared = || ana.output().lines().find(is_again).map(id);
+        wait_until("it is shared again", || shared().is_some());
+        let id = shared().unwrap();
+        let digits = id.strip_prefix("b3:").unwrap();
+        let words = [
+            format!(
+                "{name}: waiting for a seeder (nobody has all of this version any more; {name} is {id} now"
+            ),
+            format!("download '{name}#{}' gets it", &digits[..4]),
+        ];
+        let is_told = || {
+            let said = bob.output();
+            said.lines()
+                .any(|line| words.iter().all(|words| line.contains(words)))
+        };
+        wait_until(&words[0], is_told);
+        let rows = transfers(&mut bob);
+        assert!(
+            rows.iter()
+                .any(|row| row.contains("waiting: nobody has all")),
+            "{rows:?}"
+        );
+    }
+    bob.say("download x.bin");
+    bob.wait_for("Download successful: x.bin");
+    assert_eq!(
+        fs::read(dir.join("downloaded_x.bin")).unwrap(),
+        b"a newer one"
+    );
+}
+
+/// A folder of which somebody removes a part while it is fetched ends with one line, and the next download of it
+/// brings what is missing.
+#[test]
+fn row_63_a_hidden_folder_that_loses_a_part_is_one_line_and_mended_by_the_next_download() {
+    const LEN: u64 = 20 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    for (name, seed) in [("a/small.txt", 1), ("b/large.bin", 2), ("c/large.bin", 3)] {
+        group.file(
+            &format!("talks/{name}"),
+            if seed > 1 { LEN } else { 1000 },
+            seed,
+        );
+    }
+    let mut ana = group.peer(
+        "ana",
+        &address,
+        &["--share", "talks", "--up-limit", "10MiB"],
+    );
+    ana.wait_for("Sharing talks/");
+    for (lost, name) in [("b", "bob"), ("a", "carl")] {
+        ana.say("limit up 10MiB");
+        ana.wait_for("Uploads: 10.0 MiB/s");
+        let mut peer = group.peer(name, &address, &["--no-seed"]);
+        let dir = group.path(name);
+        let is_hidden = |name: &String| name.ends_with(".folder");
+        let hidden = || names_in(&dir).into_iter().find(is_hidden);
+        peer.say("download -b talks");
+        let runs = |root: &Path| {
+            let is_large = journalled(root).is_some_and(|now| now > 1);
+            is_large && root.join("a/small.txt").exists()
+        };
+        wait_until("a large one runs", || {
+            hidden().is_some_and(|name| runs(&dir.join(name)))
+        });
+        fs::remove_dir_all(dir.join(hidden().unwrap()).join(lost)).unwrap();
+        ana.say("limit up off");
+        let line = peer.wait_for("p2pfs: cannot write");
+        assert!(line.contains("download it again"), "{line}");
+        assert!(transfers(&mut peer).is_empty(), "{}", peer.output());
+        peer.say("download talks");
+        peer.wait_for("Download successful: talks/");
+        let files = [
+            ("a/small.txt", 1000),
+            ("b/large.bin", LEN),
+            ("c/large.bin", LEN),
+        ];
+        for (name, len) in files {
+            let one = dir.join("downloaded_talks").join(name);
+            assert_same(&one, &group.path("talks").join(name), len);
+        }
+    }
+}
+
+/// A seeder that leaves as it should has not been cut off, and what lies here is copied with its speed.
+#[test]
+fn who_leaves_is_said_to_have_left_and_a_copy_shows_its_speed() {
+    const LEN: u64 = 400 * MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 1);
+    let mut ana = group.peer(
+        "ana",
+        &address,
+        &["--share", "x.bin", "--up-limit", "10MiB"],
+    );
+    ana.wait_for("Sharing x.bin");
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.say("download -b x.bin");
+    wait_until("it runs", || {
+        journalled(&group.path("bob")).is_some_and(|now| now > 1)
+    });
+    ana.say("quit");
+    assert_eq!(ana.exit_within(Duration::from_secs(10)), Some(0));
+    bob.wait_for("x.bin: ana has left");
+    assert!(!bob.output().contains("put aside"), "{}", bob.output());
+    bob.kill();
+
+    let out = group.folder("carl");
+    let path = file.to_str().unwrap();
+    let args = [
+        "peer",
+        "--tracker",
+        &address,
+        "--name",
+        "carl",
+        "--port",
+        "0",
+        "--bind",
+        "127.0.0.1",
+    ];
+    let more = [
+        "--json",
+        "--share",
+        path,
+        "--get",
+        "x.bin",
+        "--exit",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let mut carl = group.start("carl.state", &[&args[..], &more].concat());
+    assert_eq!(
+        carl.exit_within(Duration::from_secs(60)),
+        Some(0),
+        "{}",
+        carl.output()
+    );
+    let said = carl.output();
+    let objects = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut progress = objects.filter(|object| object["type"] == "progress");
+    assert!(
+        progress.any(|object| object["rate"].as_u64() > Some(1 << 20) && object["peers"] == 0),
+        "{said}"
+    );
+    assert_same(&out.join("downloaded_x.bin"), &file, LEN);
+}

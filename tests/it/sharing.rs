@@ -169,6 +169,7 @@ fn row_58_a_changed_folder_is_shared_under_a_new_id() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     group.file("talks/a.bin", 1000, 1);
+    symlink("a.bin", group.path("talks/link")).unwrap();
     let mut ana = group.peer("ana", &address, &["--share", "talks"]);
     let line = ana.wait_for("Sharing talks/");
     let id = |line: &str| line.rsplit(", ").next().unwrap().trim().to_owned();
@@ -178,6 +179,8 @@ fn row_58_a_changed_folder_is_shared_under_a_new_id() {
     assert_ne!(id(&line), first);
     group.file("talks/new/c.bin", 3000, 3);
     ana.wait_for("shared again: talks/, 3 files, 5.9 KiB");
+    let skipped = ana.output().matches("link is skipped").count();
+    assert_eq!(skipped, 1, "{}", ana.output());
     wait_until("the tracker has the new id only", || {
         let found = text(&group.once(&address, &["search", "talks"]).stdout);
         found.lines().filter(|line| line.contains("talks/")).count() == 1 && !found.contains(&first)

@@ -419,7 +419,7 @@ fn row_58_a_download_that_is_changed_when_it_is_whole_is_not_served_under_its_id
     assert!(line.contains("it has it no longer"), "{line}");
     ana.wait_for("x.bin is not shared any more: it changed on disk");
     bob.say("cancel 1");
-    bob.wait_for("cancelled");
+    bob.wait_for("Cancelled 1");
     bob.say("download x.bin");
     bob.wait_for("Download successful");
     assert_same(&group.path("bob/downloaded_x.bin"), &file, LEN);
