@@ -311,22 +311,6 @@ pub fn make_public(file: &File, mode: u32) {
     let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & !umask | group));
 }
 
-/// The BLAKE3 hash of the plain file at `path`, if there is one of `len` bytes. Blocking.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn hash_of(path: &Path, len: u64) -> io::Result<Option<[u8; 32]>> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() == len => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(Some(*hasher.finalize().as_bytes()))
-}
-
 /// Makes everything durable on the file system of `file`.
 ///
 /// # Errors

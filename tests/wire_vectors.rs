@@ -435,7 +435,22 @@ fn frames_by_name() -> Vec<(&'static str, Frame<'static>)> {
             "ask_files",
             Frame::AskFiles {
                 request: 9,
-                wanted: WantedFiles { file: 7, run: 300 },
+                wanted: WantedFiles {
+                    file: 7,
+                    run: 300,
+                    files: None,
+                },
+            },
+        ),
+        (
+            "ask_some_files",
+            Frame::AskFiles {
+                request: 9,
+                wanted: WantedFiles {
+                    file: 7,
+                    run: 300,
+                    files: Some((0..10).map(|number| [2, 9].contains(&number)).collect()),
+                },
             },
         ),
         ("cancel", Frame::Cancel { request: 9 }),

@@ -286,6 +286,10 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
         0 if progress.done >= progress.len => {}
         sources => facts.push(format!("  {}", people(sources))),
     }
+    if progress.is_slow {
+        // Said before anything else gives way to it.
+        facts.insert(1, "  slow source".to_owned());
+    }
     let name = progress.name.to_string();
     let Some(width) = width else {
         return format!("↓ {name}{}", facts.concat());
@@ -509,6 +513,7 @@ pub fn progress_json(progress: &Progress) -> Value {
     json!({
         "v": 1, "type": "progress", "id": progress.content.to_string(), "name": progress.name.as_str(),
         "done": progress.done, "total": progress.len, "rate": progress.rate, "peers": progress.sources,
+        "slow": progress.is_slow,
     })
 }
 
@@ -613,6 +618,7 @@ mod tests {
             len: 100 << 20,
             rate: 118 << 20,
             sources: 3,
+            is_slow: false,
         };
         assert_eq!(
             progress(&state, None),
@@ -629,6 +635,12 @@ mod tests {
         }
         (state.rate, state.sources) = (0, 1);
         assert_eq!(progress(&state, None), "↓ talk.mp4  41 %  0 B/s  1 peer");
+        state.is_slow = true;
+        assert_eq!(
+            progress(&state, None),
+            "↓ talk.mp4  41 %  slow source  0 B/s  1 peer"
+        );
+        assert_eq!(progress_json(&state)["slow"], true);
         (state.done, state.len) = (0, 0);
         assert_eq!(percent(&state), 100);
     }

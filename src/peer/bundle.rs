@@ -8,7 +8,7 @@ use crate::wire::MAX_CHUNK_LEN;
 use crate::wire::folder::{Listing, Run};
 use crate::wire::frame::FRAME_HEAD_LEN;
 use crate::wire::packet::{FRAME_HEADER_LEN, TAG_LEN};
-use crate::wire::transfer::chunk_head;
+use crate::wire::transfer::{WantedFiles, chunk_head};
 
 /// Bytes that a frame needs besides a chunk.
 pub const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_HEAD_LEN + TAG_LEN;
@@ -58,8 +58,8 @@ pub struct Bundle {
     pub request: u32,
     /// Most bytes of a chunk.
     pub chunk_len: usize,
-    /// Number of the run.
-    pub run: u32,
+    /// The run, or which of its files.
+    pub wanted: WantedFiles,
 }
 
 impl Bundle {
@@ -76,16 +76,21 @@ impl Bundle {
                 self.unfolded.get_or_init(|| unfolded)
             }
         };
-        let run = unfolded.runs.get(self.run as usize);
+        let run = unfolded.runs.get(self.wanted.run as usize);
         let run = run.ok_or(Unserved::Violation("a run beyond the end"))?;
-        let bytes = self.read(&unfolded.listing, run);
+        let stretches = self.read(&unfolded.listing, run);
         frames.clear();
         let chunk_len = self.chunk_len.clamp(1, MAX_CHUNK_LEN);
-        let count = bytes.len().div_ceil(chunk_len).max(1);
-        for number in 0..count {
-            let start = number * chunk_len;
-            let chunk = &bytes[start..bytes.len().min(start + chunk_len)];
-            let head = chunk_head(self.request, start as u64, number + 1 == count);
+        let chunks = stretches.iter().flat_map(|stretch| {
+            let offsets = (stretch.offset..).step_by(chunk_len);
+            offsets.zip(stretch.bytes.chunks(chunk_len))
+        });
+        let mut chunks = chunks.peekable();
+        // Of none of the files is anything here: that, too, is an answer.
+        let mut next = Some(chunks.next().unwrap_or_default());
+        while let Some((offset, chunk)) = next {
+            next = chunks.next();
+            let head = chunk_head(self.request, offset, next.is_none());
             let at = frames.len();
             frames.resize(at + FRAME_HEADER_LEN, 0);
             frames.extend(head.to_bytes());
@@ -96,12 +101,26 @@ impl Bundle {
         Ok(())
     }
 
-    /// The files one behind the other, up to the first that is here no longer.
-    fn read(&self, listing: &Listing, run: &Run) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(usize::try_from(run.len).unwrap_or_default());
-        for (_, file) in listing.files_of(run) {
+    /// The files that are wanted and still here.
+    fn read(&self, listing: &Listing, run: &Run) -> Vec<Stretch> {
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut end = 0;
+        for (number, (_, file)) in listing.files_of(run).enumerate() {
+            let offset = end;
+            end += file.len;
+            let wanted = self.wanted.files.as_ref();
+            if wanted.is_some_and(|wanted| !wanted.has(number)) {
+                continue;
+            }
             let Some(serving) = self.shares.open(&file.content) else {
-                break;
+                continue;
+            };
+            if stretches.last().is_none_or(|last| last.end() != offset) {
+                let bytes = Vec::new();
+                stretches.push(Stretch { offset, bytes });
+            }
+            let Some(Stretch { bytes, .. }) = stretches.last_mut() else {
+                continue;
             };
             let at = bytes.len();
             bytes.resize(at + usize::try_from(file.len).unwrap_or_default(), 0);
@@ -110,9 +129,73 @@ impl Bundle {
                 && serving.check().is_ok();
             if !is_here {
                 bytes.truncate(at);
-                break;
             }
         }
-        bytes
+        stretches.retain(|stretch| !stretch.bytes.is_empty());
+        stretches
+    }
+}
+
+/// Files of a run that lie beside each other.
+#[derive(Debug, PartialEq, Eq)]
+struct Stretch {
+    /// Bytes of the run before it.
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Stretch {
+    const fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shares::Background;
+    use super::*;
+
+    /// What is gone, and what is not asked for, is passed over; what is behind it still comes.
+    #[tokio::test]
+    async fn a_file_that_is_gone_leaves_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("talks");
+        std::fs::create_dir(&root).unwrap();
+        for (name, bytes) in [("a", "one"), ("b", "three"), ("c", "two"), ("d", "four")] {
+            std::fs::write(root.join(name), bytes).unwrap();
+        }
+        let (shares, _withdrawn) = Shares::new(Background::default());
+        let shared = shares.add(&root, None).await.unwrap();
+        let listing = Arc::new(shares.open(&shared.file.content).unwrap());
+        let unfolded = listing.unfold().unwrap();
+        let read = |files: Option<[bool; 4]>| {
+            let wanted = WantedFiles {
+                file: 0,
+                run: 0,
+                files: files.map(|files| files.into_iter().collect()),
+            };
+            let bundle = Bundle {
+                shares: shares.clone(),
+                listing: Arc::clone(&listing),
+                unfolded: Arc::default(),
+                request: 1,
+                chunk_len: 4,
+                wanted,
+            };
+            let stretches = bundle.read(&unfolded.listing, &unfolded.runs[0]);
+            let text =
+                |stretch: Stretch| (stretch.offset, String::from_utf8(stretch.bytes).unwrap());
+            stretches.into_iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(read(None), [(0, "onethreetwofour".to_owned())]);
+        let some = read(Some([true, false, true, true]));
+        assert_eq!(some, [(0, "one".to_owned()), (8, "twofour".to_owned())]);
+        std::fs::remove_file(root.join("a")).unwrap();
+        std::fs::write(root.join("c"), "2").unwrap();
+        assert_eq!(
+            read(None),
+            [(3, "three".to_owned()), (11, "four".to_owned())]
+        );
+        assert_eq!(read(Some([true, false, true, false])), []);
     }
 }

@@ -16,7 +16,7 @@ use super::growing::{Growing, Nursery, Offered};
 use super::liars::Liars;
 use super::membership::Membership;
 use super::shares::{Contents, Shares};
-use super::store::{Partial, StoreError};
+use super::store::{Here, Partial, StoreError};
 use super::target::Target;
 use super::throttle::Throttle;
 use super::transfers::{Handle, State};
@@ -154,13 +154,36 @@ impl Downloads {
         len: u64,
     ) -> Result<Arrived, DownloadError> {
         survive_size_limit();
-        let corrupt = || DownloadError::Corrupt {
-            name: job.wanted.file.name.clone(),
-        };
-        let layout = Layout::new(len).map_err(|_| corrupt())?;
+        let layout = layout_of(job, len)?;
         let dir = job.dir.to_owned();
         let open = move || Partial::open(&dir, content, layout);
-        let (mut partial, here) = self.open(job, open).await?;
+        let opened = self.open(job, open).await?;
+        self.arrive_in(job, content, opened).await
+    }
+
+    /// The same for a content that belongs to others which are here: it waits until there is room for it.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn arrive_when_fit(
+        &self,
+        job: Job<'_>,
+        content: ContentId,
+        len: u64,
+    ) -> Result<Arrived, DownloadError> {
+        let layout = layout_of(job, len)?;
+        let dir = job.dir.to_owned();
+        let open = move || Partial::open(&dir, content, layout);
+        let opened = self.persist(job, open).await?;
+        self.arrive_in(job, content, opened).await
+    }
+
+    async fn arrive_in(
+        &self,
+        job: Job<'_>,
+        content: ContentId,
+        (mut partial, here): (Partial, Here),
+    ) -> Result<Arrived, DownloadError> {
         let growing = Arc::new(Growing::new(content, partial.part(), &here));
         if !growing.here().is_full() {
             self.copy_own(&growing, job).await?;
@@ -170,7 +193,7 @@ impl Downloads {
         let Some(tree) = growing.whole_tree() else {
             // Each piece was right, and yet the whole is not: the hashes that were kept are damaged.
             partial.discard();
-            return Err(corrupt());
+            return Err(corrupt(job));
         };
         Ok(Arrived {
             partial,
@@ -294,6 +317,7 @@ impl Downloads {
                         len: job.whole,
                         rate: meter.rate().unwrap_or(0),
                         sources: 0,
+                        is_slow: false,
                     };
                     job.handle.note_progress(&progress);
                     let _ = self.events.try_send(Event::Progress(progress));
@@ -324,6 +348,16 @@ fn copy_from(shares: &Shares, growing: &Growing) -> io::Result<()> {
         growing.put(piece, &buffer, &hash)?;
     }
     Ok(())
+}
+
+fn layout_of(job: Job<'_>, len: u64) -> Result<Layout, DownloadError> {
+    Layout::new(len).map_err(|_| corrupt(job))
+}
+
+fn corrupt(job: Job<'_>) -> DownloadError {
+    DownloadError::Corrupt {
+        name: job.wanted.file.name.clone(),
+    }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

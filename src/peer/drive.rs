@@ -556,8 +556,13 @@ impl<'a> Driver<'a> {
                 }
                 self.feed(now, peer);
             }
-            Report::Lacks(piece) => {
-                self.swarm.source_lacks(&peer, piece);
+            Report::Lacks(piece, files) => {
+                if files > 0 {
+                    self.backoff.succeed();
+                    self.last_piece = Some(now);
+                    self.delivered_by.insert(peer);
+                }
+                self.swarm.source_lacks(now, &peer, piece);
                 self.feed(now, peer);
             }
             Report::WrongPiece => self.drop_liar(peer, "it sent wrong data"),
@@ -758,6 +763,8 @@ impl<'a> Driver<'a> {
             } else {
                 self.swarm.sending_count()
             },
+            // Under a limit of our own nobody else is to blame.
+            is_slow: self.swarm.is_slow() && self.downloads.throttle.rate().is_none(),
         };
         self.job.handle.note_progress(&progress);
         self.tell(Event::Progress(progress));

@@ -20,7 +20,7 @@ pub enum Event {
     TrackerBack,
     /// How far a download is; a few times a second.
     Progress(Progress),
-    /// How far the hashing of what is to be shared is; a few times a second, when it takes long.
+    /// How far the hashing is of what is to be shared, or of what is here of a folder; a few times a second, when it takes long.
     Hashing(Hashing),
     /// A share changed on disk and is offered as it is now.
     Changed {
@@ -124,6 +124,8 @@ pub struct Progress {
     pub rate: u64,
     /// Peers that are sending.
     pub sources: usize,
+    /// They send, but so little that nothing was complete for long.
+    pub is_slow: bool,
 }
 
 /// Why there is no running peer.

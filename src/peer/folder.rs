@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::download::{Downloads, blocking, local};
+use super::download::Downloads;
 use super::drive::{Driver, Job};
-use super::event::{DownloadError, Event};
-use super::shares::Contents;
+use super::event::{DownloadError, Event, Hashing};
+use super::hashing::Meter;
+use super::salvage::salvage;
+use super::shares::Shares;
 use super::store::{PART_IS_GONE, Part, StoreError};
 use super::target::Target;
 use super::transfers::Handle;
@@ -17,6 +21,10 @@ use super::unpack::Unpacking;
 use super::{Downloaded, Wanted};
 use crate::disk;
 use crate::wire::folder::{Listing, MAX_LISTING_LEN};
+
+/// How often is told how far the looking is; what is done before the first time is not worth a line.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_millis(250);
 
 impl Downloads {
     /// Fetches the folder `wanted` into `dir`. What came stays there, hidden, when the future is dropped; the
@@ -49,23 +57,37 @@ impl Downloads {
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());
         let publication = file.clone();
-        let part = Arc::clone(&read);
-        let reading = blocking(handle, move || read_listing(&part)).await?;
-        let Some(listing) = reading else {
-            kept.discard();
-            return Err(corrupt());
+        let opening = self.looked_for(job, move |shares, meter| {
+            let Some(listing) = read_listing(&read) else {
+                return Ok(None);
+            };
+            // What is known not to fit is not begun.
+            if !Unpacking::is_begun(&place, publication.content) {
+                check_space(&place, listing.total_len())?;
+            }
+            let folder = Unpacking::open(&place, publication.clone(), listing)?;
+            let folder = Opened(Arc::new(folder));
+            let looked = salvage(&folder.0, shares, meter);
+            looked.map_err(|error| StoreError::new(&place, &error))?;
+            let here = folder.0.done_len() + folder.0.parts_len();
+            check_space(&place, folder.0.contents().len.saturating_sub(here))?;
+            Ok(Some(folder))
+        });
+        let folder = match opening.await {
+            Ok(Some(folder)) => folder,
+            Ok(None) => {
+                kept.discard();
+                return Err(corrupt());
+            }
+            Err(error) => {
+                if !Unpacking::is_begun(dir, file.content) {
+                    kept.discard();
+                }
+                return Err(error);
+            }
         };
-        let mut listing = Some(listing);
-        let open = move || {
-            let listing = listing.take().or_else(|| read_listing(&read));
-            let gone = || StoreError::lasting(&place, PART_IS_GONE);
-            Unpacking::open(&place, publication.clone(), listing.ok_or_else(gone)?)
-        };
-        let folder = Opened(Arc::new(self.open(job, open).await?));
         let folder = &folder.0;
-        self.check_space(folder, dir)?;
         let contents = folder.contents();
-        let before = folder.done_len();
         let job = Job {
             whole: contents.len,
             ..job
@@ -73,6 +95,7 @@ impl Downloads {
         // Also when all of them are here: what an earlier run left may not be on disk for good.
         let target = Target::Folder(Arc::clone(folder));
         let driven = Driver::new(self, job, target).run().await?;
+        let mut fetched = driven.fetched;
         sources = sources.max(driven.sources);
         for (index, entry) in folder.missing_large() {
             let job = Job {
@@ -80,7 +103,8 @@ impl Downloads {
                 before: folder.done_len(),
                 ..job
             };
-            let mut arrived = self.arrive(job, entry.content, entry.len).await?;
+            let mut arrived = self.arrive_when_fit(job, entry.content, entry.len).await?;
+            fetched += arrived.driven.fetched;
             sources = sources.max(arrived.driven.sources);
             let own = Arc::clone(folder);
             let settle = move || {
@@ -111,24 +135,56 @@ impl Downloads {
             path,
             file: file.clone(),
             contents,
-            fetched: contents.len.saturating_sub(before),
+            fetched,
             elapsed: started.elapsed(),
             sources,
             brought_by: None,
         })
     }
 
-    fn check_space(&self, folder: &Unpacking, dir: &Path) -> Result<(), DownloadError> {
-        let Contents { len, .. } = folder.contents();
-        let need = len.saturating_sub(folder.done_len());
-        match disk::free_space(dir) {
-            Ok(free) if free < need => {
-                let (need, free) = (ByteSize(need), ByteSize(free));
-                let reason = format!("it needs {need}, {free} are free there");
-                Err(local(StoreError::lasting(dir, reason)))
+    /// Runs a job that looks for what is here; people are told how far it is, and it ends with the future.
+    async fn looked_for<T: Send + 'static>(
+        &self,
+        job: Job<'_>,
+        mut look: impl FnMut(&Shares, &Meter) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
+        struct Cancel(Arc<Meter>);
+        impl Drop for Cancel {
+            fn drop(&mut self) {
+                self.0.is_cancelled.store(true, Ordering::Relaxed);
             }
-            _ => Ok(()),
         }
+        let meter = Arc::new(Meter::default());
+        let _cancel = Cancel(Arc::clone(&meter));
+        let (shares, own_meter) = (self.shares.clone(), Arc::clone(&meter));
+        let looking = self.open(job, move || {
+            own_meter.restart();
+            look(&shares, &own_meter)
+        });
+        tokio::pin!(looking);
+        let mut ticks = interval_at(tokio::time::Instant::now() + TELL_AFTER, TELL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                looked = &mut looking => return looked,
+                _ = ticks.tick() => drop(self.events.try_send(Event::Hashing(Hashing {
+                    path: job.dir.join(job.wanted.file.name.as_str()),
+                    done: meter.done.load(Ordering::Relaxed),
+                    len: meter.len.load(Ordering::Relaxed),
+                }))),
+            }
+        }
+    }
+}
+
+fn check_space(dir: &Path, need: u64) -> Result<(), StoreError> {
+    match disk::free_space(dir) {
+        Ok(free) if free < need => {
+            let (need, free) = (ByteSize(need), ByteSize(free));
+            let reason = format!("it needs {need}, {free} are free there");
+            Err(StoreError::lasting(dir, reason))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -119,6 +119,13 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Nothing is done yet, of another try.
+    pub fn restart(&self) {
+        for counter in [&self.len, &self.done, &self.read] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn count(&self, bytes: u64) -> Result<(), String> {
         self.done.fetch_add(bytes, Ordering::Relaxed);
         if self.is_cancelled.load(Ordering::Relaxed) {

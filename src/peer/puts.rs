@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -45,10 +46,19 @@ struct State {
 #[derive(Debug)]
 struct Job {
     piece: PieceIndex,
-    bytes: Vec<u8>,
+    came: Came,
     hash: Hash,
     done: mpsc::UnboundedSender<Put>,
     _underway: TaskTrackerToken,
+}
+
+/// What came of a piece.
+#[derive(Debug)]
+pub struct Came {
+    /// As many bytes as it has.
+    pub bytes: Vec<u8>,
+    /// What was passed over in them.
+    pub gaps: Vec<Range<usize>>,
 }
 
 /// What became of a piece, and its buffer for the next one.
@@ -81,17 +91,11 @@ impl Puts {
     }
 
     /// Puts a piece that has this hash, in its turn, and tells `done`. Whoever asks for it bounds how many wait.
-    pub fn put(
-        &self,
-        piece: PieceIndex,
-        bytes: Vec<u8>,
-        hash: Hash,
-        done: mpsc::UnboundedSender<Put>,
-    ) {
+    pub fn put(&self, piece: PieceIndex, came: Came, hash: Hash, done: mpsc::UnboundedSender<Put>) {
         let mut state = self.queue.state();
         state.waiting.push_back(Job {
             piece,
-            bytes,
+            came,
             hash,
             done,
             _underway: self.underway.token(),
@@ -132,11 +136,14 @@ impl Thread {
                 return;
             };
             drop(state);
-            let result = self.0.target.put(job.piece, &job.bytes, &job.hash);
+            let result = self
+                .0
+                .target
+                .put(job.piece, &job.came.bytes, &job.came.gaps, &job.hash);
             // A source that is gone needs no answer.
             let _ = job.done.send(Put {
                 piece: job.piece,
-                bytes: job.bytes,
+                bytes: job.came.bytes,
                 result,
             });
         }
@@ -172,7 +179,11 @@ mod tests {
             let (done, mut outcomes) = mpsc::unbounded_channel();
             for (piece, bytes) in layout.pieces().zip(bytes.chunks(1 << 20)) {
                 let hash = hash_piece(layout, piece, bytes);
-                puts.put(piece, bytes.to_vec(), hash, done.clone());
+                let came = Came {
+                    bytes: bytes.to_vec(),
+                    gaps: Vec::new(),
+                };
+                puts.put(piece, came, hash, done.clone());
             }
             drop(done);
             puts.wait().await;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,12 @@ use tokio::time::timeout;
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
 use super::membership::Membership;
-use super::puts::{Put, Puts};
+use super::puts::{Came, Put, Puts};
 use super::target::{Target, Verdict};
 use super::throttle::{Place, Throttle};
 use crate::crypto::content::{Hash, PieceHasher};
 use crate::wire::control::Holder;
+use crate::wire::folder::MAX_RUN_FILES;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, PieceIndex};
 use crate::wire::transfer::{Frame, HashPage};
@@ -60,8 +62,8 @@ pub enum Report {
     Sign,
     /// A piece came, is right and on disk.
     Piece(PieceIndex),
-    /// It has not all of this piece.
-    Lacks(PieceIndex),
+    /// It has not all of this piece; so many files of it came.
+    Lacks(PieceIndex, usize),
     /// A piece came and is wrong.
     WrongPiece,
     /// A piece came that cannot be written to disk.
@@ -143,6 +145,8 @@ struct Assembly {
     /// Of what came; absent where whoever writes it looks at it.
     hasher: Option<PieceHasher>,
     bytes: Vec<u8>,
+    /// What was passed over.
+    gaps: Vec<Range<usize>>,
 }
 
 struct Source {
@@ -271,6 +275,7 @@ impl Source {
                         expected,
                         hasher: self.goal.target.hasher(piece),
                         bytes: Vec::new(),
+                        gaps: Vec::new(),
                     },
                 );
                 let frame = self.goal.target.ask(FILE, request, piece);
@@ -360,12 +365,16 @@ impl Source {
             .get_mut(&request)
             .ok_or(ConnectionError::Violation("a piece nobody asked for"))?;
         let len = target.piece_len(assembly.piece);
-        let ends_early = is_last && target.may_end_early();
-        if offset != target.offset(assembly.piece) + assembly.bytes.len() as u64
-            || assembly.bytes.len() + chunk.len() > len
-            || chunk.is_empty() && !ends_early
-        {
-            return Err(ConnectionError::Violation("a chunk that does not fit"));
+        let may_have_gaps = target.may_have_gaps();
+        let unfit = || ConnectionError::Violation("a chunk that does not fit");
+        let start = offset.checked_sub(target.offset(assembly.piece));
+        let start = start.and_then(|start| usize::try_from(start).ok());
+        let start = start.ok_or_else(unfit)?;
+        let here = assembly.bytes.len();
+        let fits = start.checked_add(chunk.len()).is_some_and(|end| end <= len);
+        let follows = start == here || start > here && may_have_gaps;
+        if !fits || !follows || chunk.is_empty() && !(is_last && may_have_gaps) {
+            return Err(unfit());
         }
         if assembly.bytes.is_empty() {
             if begun >= MAX_BEGUN {
@@ -375,13 +384,21 @@ impl Source {
             assembly.bytes.clear();
             assembly.bytes.reserve_exact(len);
         }
+        if start > here {
+            // No more than there are files between them.
+            if assembly.gaps.len() == MAX_RUN_FILES {
+                return Err(unfit());
+            }
+            assembly.gaps.push(here..start);
+            assembly.bytes.resize(start, 0);
+        }
         if let Some(hasher) = &mut assembly.hasher {
             hasher.update(chunk);
         }
         assembly.bytes.extend_from_slice(chunk);
         match (is_last, assembly.bytes.len() == len) {
             (true, true) => Ok(self.begun.remove(&request)),
-            (true, false) if ends_early => Ok(self.begun.remove(&request)),
+            (true, false) if may_have_gaps => Ok(self.begun.remove(&request)),
             (false, false) => Ok(None),
             _ => Err(ConnectionError::Violation("a piece of another length")),
         }
@@ -394,12 +411,14 @@ impl Source {
             expected,
             hasher,
             bytes,
+            gaps,
         } = assembly;
         if hasher.is_some_and(|hasher| hasher.finish() != expected) {
             return self.report(Report::WrongPiece).await;
         }
         self.unwritten += 1;
-        self.goal.puts.put(piece, bytes, expected, self.put.clone());
+        let came = Came { bytes, gaps };
+        self.goal.puts.put(piece, came, expected, self.put.clone());
     }
 
     async fn report_put(&mut self, put: Put) {
@@ -409,7 +428,7 @@ impl Source {
         self.report(match put.result {
             Ok(Verdict::Right) => Report::Piece(piece),
             Ok(Verdict::Wrong) => Report::WrongPiece,
-            Ok(Verdict::Short) => Report::Lacks(piece),
+            Ok(Verdict::Short(files)) => Report::Lacks(piece, files),
             Err(error) => Report::Disk(piece, error),
         })
         .await;

@@ -392,6 +392,13 @@ impl Drop for Partial {
     }
 }
 
+/// Is this a part file, by its name?
+#[must_use]
+pub fn is_part(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(HIDDEN_PREFIX) && name.ends_with(PART_SUFFIX))
+}
+
 /// Name of the hidden files of a content: the same in each run, so that the next one finds them.
 #[must_use]
 pub fn hidden_stem(content: ContentId, number: u32) -> String {

@@ -1,6 +1,7 @@
 //! What one swarm fetches: a content by its pieces, or the small files of a folder by runs.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::growing::Growing;
@@ -26,8 +27,8 @@ pub enum Verdict {
     Right,
     /// It is not what was asked for.
     Wrong,
-    /// It is right as far as it goes: the source has the rest no longer.
-    Short,
+    /// So many files came and are right, not all: the source has the rest no longer.
+    Short(usize),
 }
 
 /// How many pieces became durable; if they did not, why, and which ones count no longer.
@@ -135,9 +136,9 @@ impl Target {
         }
     }
 
-    /// May an answer end before its piece does?
+    /// May an answer leave out a part of its piece?
     #[must_use]
-    pub const fn may_end_early(&self) -> bool {
+    pub const fn may_have_gaps(&self) -> bool {
         matches!(self, Self::Folder(_))
     }
 
@@ -152,11 +153,12 @@ impl Target {
                     candidates: vec![piece.get()],
                 },
             },
-            Self::Folder(_) => Frame::AskFiles {
+            Self::Folder(folder) => Frame::AskFiles {
                 request,
                 wanted: WantedFiles {
                     file,
                     run: piece.get(),
+                    files: folder.wanted_of(piece),
                 },
             },
         }
@@ -194,17 +196,24 @@ impl Target {
         }
     }
 
-    /// Writes a piece whose hasher found `hash`, or checks and writes one without. Blocking.
+    /// Writes a piece whose hasher found `hash`, or checks and writes what came of one without, all but
+    /// `gaps`. Blocking.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn put(&self, piece: PieceIndex, bytes: &[u8], hash: &Hash) -> io::Result<Verdict> {
+    pub fn put(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+        gaps: &[Range<usize>],
+        hash: &Hash,
+    ) -> io::Result<Verdict> {
         match self {
             Self::Content(growing) => {
                 growing.put(piece, bytes, hash)?;
                 Ok(Verdict::Right)
             }
-            Self::Folder(folder) => folder.put(piece, bytes),
+            Self::Folder(folder) => folder.put(piece, bytes, gaps),
         }
     }
 

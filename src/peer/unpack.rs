@@ -1,28 +1,29 @@
 //! A folder that is being fetched: hidden until all of it is here, checked file by file.
 //!
 //! It grows under a hidden name in the target directory and gets its final one when everything in it is
-//! durable. A run that was killed is gone on with: what lies there is hashed, and fetched again when it is
-//! not right.
+//! durable. A run that was killed is gone on with: `peer/salvage` finds what is right of what lies there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::places::places;
 use super::shares::Contents;
-use super::store::{PART_IS_GONE, StoreError, hidden_stem, safe_file_name, safe_inner_name};
+use super::store::{PART_IS_GONE, StoreError, hidden_stem, is_part, safe_file_name};
 use super::target::{Synced, Verdict};
 use crate::disk;
 use crate::wire::control::Publication;
 use crate::wire::folder::{FileEntry, Listing, Node, Run};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
-use crate::wire::text::{FileName, fold};
+use crate::wire::text::FileName;
+use crate::wire::transfer::FileSet;
 
 const FOLDER_SUFFIX: &str = ".folder";
-/// Names that are tried at a time when two of a folder are one on some systems.
-const MAX_CLASHES: u32 = 16;
 /// Names that are tried when a folder's is taken.
 const MAX_COPIES: u32 = 10_000;
 /// Locks that runs share: those that are written at the same time are few.
@@ -62,13 +63,21 @@ struct State {
 }
 
 impl Unpacking {
-    /// The place for the folder `file` with this listing in `dir`, and what an earlier run left there of it.
-    /// Blocking: what is there is hashed.
+    /// Has an earlier run begun the folder with this id in `dir`?
+    #[must_use]
+    pub fn is_begun(dir: &Path, content: ContentId) -> bool {
+        root_of(dir, content).exists()
+    }
+
+    /// The place for the folder `file` with this listing in `dir`. Nothing counts as here before
+    /// [`salvage`](super::salvage::salvage) looked. Blocking.
     ///
     /// # Errors
     /// When the directory cannot be written, or another process is at it.
     pub fn open(dir: &Path, file: Publication, listing: Listing) -> Result<Self, StoreError> {
         let fail = |error: &io::Error| StoreError::new(dir, error);
+        let runs = listing.runs();
+        let layout = layout_of(&runs).map_err(|error| fail(&error))?;
         let root = root_of(dir, file.content);
         disk::create_dir(&root).map_err(|error| fail(&error))?;
         let Some(lock) = disk::open_own_dir(&root).map_err(|error| fail(&error))? else {
@@ -79,10 +88,8 @@ impl Unpacking {
             let reason = "this folder is being fetched there already";
             return Err(StoreError::lasting(dir, reason));
         }
-        let runs = listing.runs();
-        let layout = layout_of(&runs).map_err(|error| fail(&error))?;
         let (paths, renamed) = places(&listing);
-        let folder = Self {
+        Ok(Self {
             file,
             runs,
             dir: dir.to_owned(),
@@ -100,13 +107,14 @@ impl Unpacking {
                 done_len: 0,
             }),
             listing,
-        };
-        folder.prepare().map_err(|error| fail(&error))?;
-        Ok(folder)
+        })
     }
 
-    /// Makes the folders and the empty files, and looks for what is here.
-    fn prepare(&self) -> io::Result<()> {
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_folders(&self) -> io::Result<()> {
         let mut made = HashSet::new();
         for (entry, path) in self.listing.entries().iter().zip(&self.paths) {
             let below = match &entry.node {
@@ -120,48 +128,58 @@ impl Unpacking {
                 }
             }
         }
-        for (index, entry) in self.listing.entries().iter().enumerate() {
-            if let Node::File(file) = &entry.node {
-                self.look_for(index, file)?;
-            }
-        }
-        let mut state = self.state();
-        for (number, run) in self.runs.iter().enumerate() {
-            let mut files = self.listing.files_of(run);
-            let piece = u32::try_from(number).ok();
-            let piece = piece.and_then(|number| self.layout().piece(number));
-            if let Some(piece) =
-                piece.filter(|_| files.all(|(index, _)| state.files.contains(&index)))
-            {
-                state.runs.insert(piece);
-                state.unsynced.push(piece);
-            }
-        }
         Ok(())
     }
 
-    /// An earlier run may have left it; what is not right is cleared away.
-    fn look_for(&self, index: usize, file: &FileEntry) -> io::Result<()> {
-        let path = self.path(index);
-        if file.len == 0 {
-            if !path.exists() {
-                self.write(index, file, b"")?;
-            }
+    /// Makes an empty file, unless it is here.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn make_empty(&self, index: usize, file: &FileEntry) -> io::Result<()> {
+        if !self.path(index).exists() {
+            self.write(index, file, b"")?;
+        }
+        self.note(index, file);
+        Ok(())
+    }
+
+    /// Takes a file whose bytes may be the right ones. Nobody else writes yet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take(&self, index: usize, file: &FileEntry, bytes: &[u8]) -> io::Result<()> {
+        if *blake3::hash(bytes).as_bytes() == file.content.0 {
+            self.write(index, file, bytes)?;
             self.note(index, file);
-        } else if disk::hash_of(&path, file.len)? == Some(file.content.0) {
-            self.settle(index, file)?;
-        } else {
-            disk::remove(&path);
         }
         Ok(())
     }
 
     /// A file lies at its path with the right bytes.
-    fn settle(&self, index: usize, file: &FileEntry) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn settle(&self, index: usize, file: &FileEntry) -> io::Result<()> {
         let own = File::open(self.path(index))?;
         disk::set_mode_and_time(&own, file.is_executable, time_of(file))?;
         self.note(index, file);
         Ok(())
+    }
+
+    /// Removes what is not right.
+    pub fn clear(&self, index: usize) {
+        disk::remove(&self.path(index));
+    }
+
+    /// The runs of which all files are here count as such.
+    pub fn count_runs(&self) {
+        let mut state = self.state();
+        for (piece, run) in self.layout().pieces().zip(&self.runs) {
+            let mut files = self.listing.files_of(run);
+            if files.all(|(index, _)| state.files.contains(&index)) && state.runs.insert(piece) {
+                state.unsynced.push(piece);
+            }
+        }
     }
 
     fn note(&self, index: usize, file: &FileEntry) {
@@ -228,11 +246,30 @@ impl Unpacking {
         run.map_or(0, |run| usize::try_from(run.len).unwrap_or_default())
     }
 
-    /// Checks and writes the files of a run, as far as it goes. Blocking.
+    /// Which files of a run are missing; `None` when all are.
+    #[must_use]
+    pub fn wanted_of(&self, run: PieceIndex) -> Option<FileSet> {
+        let run = self.runs.get(run.as_usize())?;
+        let state = self.state();
+        let files = || self.listing.files_of(run);
+        let is_missing = |(index, _): (usize, &FileEntry)| !state.files.contains(&index);
+        if files().all(is_missing) {
+            return None;
+        }
+        Some(files().map(is_missing).collect())
+    }
+
+    /// Checks and writes the files of a run. Its bytes between `gaps`, in their order, and to the end came.
+    /// Blocking.
     ///
     /// # Errors
     /// What the system says; files that were written count all the same.
-    pub fn put(&self, piece: PieceIndex, mut bytes: &[u8]) -> io::Result<Verdict> {
+    pub fn put(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+        gaps: &[Range<usize>],
+    ) -> io::Result<Verdict> {
         let Some(run) = self.runs.get(piece.as_usize()) else {
             return Ok(Verdict::Wrong);
         };
@@ -241,29 +278,38 @@ impl Unpacking {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         if *is_closed {
-            return Ok(Verdict::Short);
+            return Ok(Verdict::Short(0));
         }
         let writing = &self.writing[piece.as_usize() % WRITERS];
         let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut start, mut missing, mut came) = (0_usize, 0_usize, 0_usize);
         for (index, file) in self.listing.files_of(run) {
             let len = usize::try_from(file.len).unwrap_or(usize::MAX);
-            let Some((own, rest)) = bytes.split_at_checked(len) else {
-                let is_between = bytes.is_empty();
-                return Ok(if is_between {
-                    Verdict::Short
-                } else {
-                    Verdict::Wrong
-                });
-            };
-            bytes = rest;
-            if *blake3::hash(own).as_bytes() != file.content.0 {
-                return Ok(Verdict::Wrong);
-            }
+            let place = start..start.saturating_add(len);
+            start = place.end;
             // A run that was doubled comes twice.
-            if !self.state().files.contains(&index) {
-                self.write(index, file, own)?;
-                self.note(index, file);
+            if self.state().files.contains(&index) {
+                continue;
             }
+            // The first gap that does not end before it.
+            let gap = gaps.get(gaps.partition_point(|gap| gap.end <= place.start));
+            let is_cut = gap.is_some_and(|gap| gap.start < place.end);
+            let is_absent = gap.is_some_and(|gap| gap.start <= place.start && place.end <= gap.end);
+            match bytes.get(place.clone()) {
+                Some(own) if !is_cut => {
+                    if *blake3::hash(own).as_bytes() != file.content.0 {
+                        return Ok(Verdict::Wrong);
+                    }
+                    self.write(index, file, own)?;
+                    self.note(index, file);
+                    came += 1;
+                }
+                _ if is_absent || place.start >= bytes.len() => missing += 1,
+                _ => return Ok(Verdict::Wrong),
+            }
+        }
+        if missing > 0 {
+            return Ok(Verdict::Short(came));
         }
         let mut state = self.state();
         if state.runs.insert(piece) {
@@ -322,6 +368,17 @@ impl Unpacking {
         self.state().runs.remove(piece);
     }
 
+    /// Files of runs that are not here yet.
+    #[must_use]
+    pub fn missing_small(&self) -> Vec<(usize, &FileEntry)> {
+        let state = self.state();
+        let entries = self.listing.entries().iter().enumerate();
+        let small = entries.filter_map(|(index, entry)| Some((index, entry.small_file()?)));
+        small
+            .filter(|(index, _)| !state.files.contains(index))
+            .collect()
+    }
+
     /// Files that travel alone and are not here yet: each as something to fetch, and where to.
     #[must_use]
     pub fn missing_large(&self) -> Vec<(usize, FileEntry)> {
@@ -337,13 +394,46 @@ impl Unpacking {
     }
 
     /// Nobody writes to it from here on, and another run may begin: sources that are let go of may hold this
-    /// for a moment longer.
+    /// for a moment longer. Nothing stays when nothing of it is here. Blocking.
     pub fn close(&self) {
         *self
             .is_closed
             .write()
             .unwrap_or_else(PoisonError::into_inner) = true;
+        if self.state().named.is_none() && !self.holds_bytes() {
+            disk::remove_tree(&self.root);
+        }
         let _ = self.lock.unlock();
+    }
+
+    /// Does anything lie there that took time to fetch, looked at or not?
+    fn holds_bytes(&self) -> bool {
+        let has_bytes = |path: PathBuf| path.symlink_metadata().is_ok_and(|found| found.len() > 0);
+        let files = self.listing.entries().iter().enumerate();
+        let mut files = files.filter(|(_, entry)| matches!(entry.node, Node::File(_)));
+        self.parts().next().is_some() || files.any(|(index, _)| has_bytes(self.path(index)))
+    }
+
+    /// Bytes on disk of large files that are not complete.
+    #[must_use]
+    pub fn parts_len(&self) -> u64 {
+        let found = self.parts().filter_map(|path| path.metadata().ok());
+        found
+            .map(|found| found.len().min(found.blocks() * 512))
+            .sum()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = self.root.read_dir().into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| is_part(path))
+    }
+
+    /// What lies in it.
+    #[must_use]
+    pub const fn listing(&self) -> &Listing {
+        &self.listing
     }
 
     /// Has somebody removed it, or a folder in it? Blocking.
@@ -478,53 +568,11 @@ fn layout_of(runs: &[Run]) -> io::Result<Layout> {
     Layout::new(runs.len() as u64 * PIECE_LEN).map_err(io::Error::other)
 }
 
-/// Where each entry goes: names that are harmless on every system, and no two that are one on some.
-fn places(listing: &Listing) -> (Vec<PathBuf>, usize) {
-    // What each foreign folder is called here, and the names that are taken in each of ours.
-    let mut folders: HashMap<String, PathBuf> = HashMap::from([(String::new(), PathBuf::new())]);
-    let mut taken: HashSet<(PathBuf, String)> = HashSet::new();
-    // Which number a name gets that clashes.
-    let mut copies: HashMap<(PathBuf, String), u32> = HashMap::new();
-    let mut renamed = 0;
-    let mut paths = Vec::with_capacity(listing.entries().len());
-    for entry in listing.entries() {
-        let (mut foreign, mut own) = (String::new(), PathBuf::new());
-        let mut components = entry.path.components().peekable();
-        while let Some(component) = components.next() {
-            if !foreign.is_empty() {
-                foreign.push('/');
-            }
-            foreign.push_str(component);
-            let is_folder = components.peek().is_some() || entry.node == Node::EmptyFolder;
-            if let Some(known) = folders.get(&foreign).filter(|_| is_folder) {
-                own.clone_from(known);
-                continue;
-            }
-            let plain = (own.clone(), fold(&safe_inner_name(component, 1)));
-            let next = copies.entry(plain).or_insert(1);
-            let mut is_free = |name: &String| taken.insert((own.clone(), fold(name)));
-            let name = (*next..next.saturating_add(MAX_CLASHES))
-                .map(|copy| safe_inner_name(component, copy))
-                .inspect(|_| *next += 1)
-                .find(&mut is_free);
-            // Names that are made to clash: told apart by where they stand.
-            let name = name.unwrap_or_else(|| {
-                let mut others = (0_u32..).map(|number| format!("_{}_{number}", paths.len()));
-                others.find(&mut is_free).unwrap_or_default()
-            });
-            renamed += usize::from(name != component);
-            own.push(name);
-            if is_folder {
-                folders.insert(foreign.clone(), own.clone());
-            }
-        }
-        paths.push(own);
-    }
-    (paths, renamed)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::hashing::Meter;
+    use super::super::salvage::salvage;
+    use super::super::shares::{Background, Shares};
     use super::*;
     use crate::wire::control::PublicationKind;
     use crate::wire::folder::{Entry, Modified};
@@ -552,7 +600,10 @@ mod tests {
             len: bytes.len() as u64,
             kind: PublicationKind::Folder,
         };
-        Unpacking::open(dir, file, listing.clone()).unwrap()
+        let folder = Unpacking::open(dir, file, listing.clone()).unwrap();
+        let (shares, _withdrawn) = Shares::new(Background::default());
+        salvage(&folder, &shares, &Meter::default()).unwrap();
+        folder
     }
 
     fn listing() -> Listing {
@@ -576,7 +627,7 @@ mod tests {
         let folder = open(dir.path(), &listing());
         let run = folder.layout().piece(0).unwrap();
         assert_eq!((folder.layout().count(), folder.run_len(run)), (1, 6));
-        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Right);
+        assert_eq!(folder.put(run, b"onetwo", &[]).unwrap(), Verdict::Right);
         assert!(folder.here().is_full() && folder.done_len() == 6);
         let path = folder
             .finish("downloaded_", &"talks".parse().unwrap())
@@ -593,15 +644,62 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_are_noticed_and_an_early_end_keeps_what_came() {
+    fn wrong_bytes_are_noticed_and_what_came_before_an_early_end_stays() {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path(), &listing());
         let run = folder.layout().piece(0).unwrap();
-        assert_eq!(folder.put(run, b"onetw0").unwrap(), Verdict::Wrong);
-        assert_eq!(folder.put(run, b"onetw").unwrap(), Verdict::Wrong);
-        assert_eq!(folder.put(run, b"one").unwrap(), Verdict::Short);
+        assert_eq!(folder.put(run, b"onetw", &[]).unwrap(), Verdict::Wrong);
+        assert_eq!(folder.put(run, b"onetw0", &[]).unwrap(), Verdict::Wrong);
+        assert_eq!(folder.put(run, b"one", &[]).unwrap(), Verdict::Short(0));
         assert!(!folder.here().is_full() && folder.done_len() == 3);
-        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Right);
+        assert_eq!(folder.put(run, b"onetwo", &[]).unwrap(), Verdict::Right);
+    }
+
+    /// Two sources lack different files of one run: each is asked for what is missing, and both together have it.
+    #[test]
+    fn gaps_are_asked_of_the_next_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c", "d"];
+        let entries = names.map(|name| entry(name, name.repeat(3).as_bytes()));
+        let folder = open(dir.path(), &Listing::new(entries.to_vec()).unwrap());
+        let run = folder.layout().piece(0).unwrap();
+        assert_eq!(folder.wanted_of(run), None);
+        let wanted = |folder: &Unpacking| {
+            let wanted = folder.wanted_of(run).unwrap();
+            (0..4).filter(|file| wanted.has(*file)).collect::<Vec<_>>()
+        };
+        let first = folder.put(run, b"\0\0\0bbb\0\0\0ddd", &[0..3, 6..9]);
+        assert_eq!(first.unwrap(), Verdict::Short(2));
+        assert_eq!((wanted(&folder), folder.done_len()), (vec![0, 2], 6));
+        let cut = folder.put(run, b"\0\0\0\0\0\0ccc", &[0..2, 3..6]);
+        assert_eq!(cut.unwrap(), Verdict::Wrong, "half a file is nothing");
+        let nothing = folder.put(run, b"", &[]);
+        assert_eq!(nothing.unwrap(), Verdict::Short(0));
+        let second = folder.put(run, b"aaa\0\0\0", &[3..5, 5..6]);
+        assert_eq!(second.unwrap(), Verdict::Short(1));
+        assert_eq!(wanted(&folder), [2]);
+        let third = folder.put(run, b"\0\0\0\0\0\0ccc", &[0..3, 3..6]);
+        assert_eq!(third.unwrap(), Verdict::Right);
+        assert!(folder.here().is_full() && folder.done_len() == 12);
+        assert_eq!(std::fs::read(folder.path(2)).unwrap(), b"ccc");
+    }
+
+    #[test]
+    fn a_folder_of_which_nothing_came_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path(), &listing());
+        folder.close();
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        let folder = open(dir.path(), &listing());
+        std::fs::write(folder.root().join(".p2pfs-1.part"), "").unwrap();
+        folder.close();
+        assert!(folder.root().exists(), "a large file had begun");
+        let folder = open(dir.path(), &listing());
+        std::fs::remove_file(folder.root().join(".p2pfs-1.part")).unwrap();
+        let run = folder.layout().piece(0).unwrap();
+        folder.put(run, b"one", &[]).unwrap();
+        folder.close();
+        assert!(folder.root().exists(), "a small file is here");
     }
 
     #[test]
@@ -609,42 +707,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path(), &listing());
         let run = folder.layout().piece(0).unwrap();
-        folder.put(run, b"onetwo").unwrap();
+        folder.put(run, b"onetwo", &[]).unwrap();
         std::fs::write(folder.path(1), b"tw0").unwrap();
         let root = folder.root().to_owned();
         drop(folder);
         let folder = open(dir.path(), &listing());
         assert_eq!((folder.root(), folder.done_len()), (root.as_path(), 3));
         assert!(!folder.here().is_full());
-        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Right);
+        assert_eq!(folder.put(run, b"onetwo", &[]).unwrap(), Verdict::Right);
         assert_eq!(std::fs::read(folder.path(1)).unwrap(), b"two");
         let content = folder.content();
         discard(dir.path(), content);
         assert!(folder.root().exists(), "somebody is at it");
         folder.close();
-        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Short);
+        assert_eq!(folder.put(run, b"onetwo", &[]).unwrap(), Verdict::Short(0));
         discard(dir.path(), content);
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
-    }
-
-    #[test]
-    fn names_are_harmless_and_no_two_are_one() {
-        let names = ["A", "a", "CON", "x:y", "x?y", "\\up", "dir/A", "DIR/a"];
-        let listing = Listing::new(names.iter().map(|name| entry(name, b"1")).collect()).unwrap();
-        let (paths, renamed) = places(&listing);
-        let folded: HashSet<_> = paths
-            .iter()
-            .map(|path| fold(&path.to_string_lossy()))
-            .collect();
-        assert_eq!(folded.len(), names.len(), "{paths:?}");
-        assert!(renamed >= 5, "{paths:?}");
-        for path in &paths {
-            assert!(path.components().count() <= 2, "{path:?}");
-            assert!(
-                !path.to_string_lossy().contains([':', '\\', '?']),
-                "{path:?}"
-            );
-        }
     }
 
     /// Two sources send one run at the same time: nobody takes what the other has half written for whole.
@@ -662,7 +740,7 @@ mod tests {
                 for _ in 0..4 {
                     scope.spawn(|| {
                         start.wait();
-                        let verdict = folder.put(run, &bytes.concat()).unwrap();
+                        let verdict = folder.put(run, &bytes.concat(), &[]).unwrap();
                         assert_eq!(verdict, Verdict::Right);
                         for (index, bytes) in bytes.iter().enumerate() {
                             let written = std::fs::read(folder.path(index)).unwrap();
@@ -680,7 +758,7 @@ mod tests {
         let folder = open(dir.path(), &listing());
         std::fs::write(folder.path(1), b"tw0").unwrap();
         let run = folder.layout().piece(0).unwrap();
-        folder.put(run, b"onetwo").unwrap_err();
+        folder.put(run, b"onetwo", &[]).unwrap_err();
         assert!(!folder.has(run));
     }
 
@@ -689,12 +767,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path(), &listing());
         let run = folder.layout().piece(0).unwrap();
-        folder.put(run, b"onetwo").unwrap();
+        folder.put(run, b"onetwo", &[]).unwrap();
         assert_eq!(folder.sync().unwrap(), 1);
         assert_eq!(folder.sync().unwrap(), 0);
         folder.forget(run);
         assert!(!folder.has(run) && folder.done_len() == 0 && !folder.path(0).exists());
-        assert_eq!(folder.put(run, b"onetwo").unwrap(), Verdict::Right);
+        assert_eq!(folder.put(run, b"onetwo", &[]).unwrap(), Verdict::Right);
         assert!(folder.here().is_full() && folder.done_len() == 6);
     }
 
@@ -703,7 +781,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = open(dir.path(), &listing());
         let run = folder.layout().piece(0).unwrap();
-        folder.put(run, b"onetwo").unwrap();
+        folder.put(run, b"onetwo", &[]).unwrap();
         let name = "talks".parse().unwrap();
         let path = folder.finish("", &name).unwrap();
         assert_eq!(folder.finish("", &name).unwrap(), path);
@@ -711,20 +789,6 @@ mod tests {
         std::fs::remove_dir_all(folder.root()).unwrap();
         let error = folder.finish("", &name).unwrap_err();
         assert!(error.is_hopeless(), "{error}");
-    }
-
-    #[test]
-    fn many_names_that_clash_are_told_apart() {
-        // All of them become underscores.
-        let odd = ['?', '*', '|', '<', '>', '"', ':', '\\'];
-        let name =
-            |number: usize| -> String { (0..4).map(|at| odd[number >> (3 * at) & 7]).collect() };
-        let mut entries: Vec<_> = (0..4096).map(|number| entry(&name(number), b"1")).collect();
-        entries.extend((0..4096).map(|number| entry(&number.to_string(), b"1")));
-        let listing = Listing::new(entries).unwrap();
-        let (paths, _) = places(&listing);
-        let different: HashSet<_> = paths.iter().collect();
-        assert_eq!(different.len(), 8192);
     }
 
     #[test]

@@ -171,7 +171,7 @@ enum Task {
     /// A piece, and how much of it was sent.
     Rest(Begun),
     /// A run of small files.
-    Files(u32),
+    Files(WantedFiles),
 }
 
 /// What is to be sent next.
@@ -278,7 +278,7 @@ impl Upload {
             Command::Files { request, wanted } => self.queue.push_back(Job {
                 request,
                 file: wanted.file,
-                task: Task::Files(wanted.run),
+                task: Task::Files(wanted),
             }),
             Command::Cancel { request } => self.queue.retain(|job| job.request != request),
             Command::Close { file } => {
@@ -410,7 +410,7 @@ impl Upload {
                     sent: 0,
                 },
                 Task::Rest(begun) => begun,
-                Task::Files(run) => {
+                Task::Files(wanted) => {
                     let Origin::Whole(listing) = &file.origin else {
                         return Err(ConnectionError::Violation("a run of what is not here"));
                     };
@@ -420,7 +420,7 @@ impl Upload {
                         unfolded: Arc::clone(&file.unfolded),
                         request,
                         chunk_len: run_len,
-                        run,
+                        wanted,
                     };
                     return Filled::from_result(number, bundle.fill(sealer, frames));
                 }

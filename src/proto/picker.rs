@@ -80,7 +80,7 @@ impl Picker {
     /// A source has this piece, too.
     pub fn add_piece(&mut self, stock: &mut Stock, piece: PieceIndex) {
         let at = self.distance(piece);
-        if stock.pieces.insert(at) {
+        if stock.pieces.insert(at) && stock.is_counted {
             self.change_copies(at, |copies| copies.saturating_add(1));
         }
     }

@@ -25,6 +25,9 @@ const STALL: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// A source that delivers no piece for this long does not count when pieces are doubled.
 const CREDIT: Duration = Duration::from_secs(10);
+/// A source that lacked a piece is tried again after this long when nobody else has it, then after twice as long.
+const LACK: Duration = Duration::from_secs(2);
+const MAX_LACK: Duration = Duration::from_secs(60);
 /// Sources that may be asked for the same piece in the end game.
 const MAX_ASKED: usize = 2;
 
@@ -48,6 +51,10 @@ struct Source {
     /// When it last delivered a piece, or began to owe one.
     last_piece: Instant,
     is_stalled: bool,
+    /// It sends, but no piece became whole for long.
+    is_slow: bool,
+    /// What it had not when it was asked: until when, and for how long it is not asked again.
+    lacks: BTreeMap<PieceIndex, (Instant, Duration)>,
 }
 
 /// The machine; the download drives it.
@@ -119,6 +126,16 @@ impl Swarm {
             .count()
     }
 
+    /// Is something owed, and everybody who owes it so slow that nothing became whole for long?
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        let mut owing = self
+            .sources
+            .values()
+            .filter(|source| !source.owes.is_empty());
+        !self.asked.is_empty() && owing.all(|source| source.is_slow)
+    }
+
     /// Did this peer send wrong bytes before?
     #[must_use]
     pub fn is_liar(&self, peer: &PeerId) -> bool {
@@ -158,6 +175,8 @@ impl Swarm {
             meter: Meter::new(now),
             last_piece: now,
             is_stalled: false,
+            is_slow: false,
+            lacks: BTreeMap::new(),
         };
         self.sources.insert(peer, source);
     }
@@ -168,15 +187,20 @@ impl Swarm {
             return;
         };
         for piece in pieces {
+            source.lacks.remove(&piece);
             self.picker.add_piece(&mut source.has, piece);
         }
     }
 
-    /// A source does not have this piece after all.
-    pub fn source_lacks(&mut self, peer: &PeerId, piece: PieceIndex) {
+    /// A source does not have this piece after all, or not all of it: it is asked again when it says that it has
+    /// it, and after a while when nobody else has it.
+    pub fn source_lacks(&mut self, now: Instant, peer: &PeerId, piece: PieceIndex) {
         if let Some(source) = self.sources.get_mut(peer)
             && self.picker.remove_piece(&mut source.has, piece)
         {
+            let before = source.lacks.get(&piece);
+            let wait = before.map_or(LACK, |(_, wait)| wait.saturating_mul(2).min(MAX_LACK));
+            source.lacks.insert(piece, (now + wait, wait));
             source.forget(piece);
             self.release(*peer, piece);
         }
@@ -244,6 +268,7 @@ impl Swarm {
             source.last_sign = now;
             source.last_piece = now;
             source.is_stalled = false;
+            source.is_slow = false;
         }
         if !self.done.insert(piece) {
             return Arrival::Duplicate;
@@ -306,22 +331,49 @@ impl Swarm {
         Some(*peer)
     }
 
-    /// A deadline passed: what stalled sources owe, all but one piece each, may be asked of others.
+    /// A deadline passed: what stalled and slow sources owe, all but one piece each, may be asked of others.
     /// Returns them, so that those sources need not send them any more.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(PeerId, PieceIndex)> {
+        self.try_lacking(now);
         let mut released = Vec::new();
         for (peer, source) in &mut self.sources {
-            if !source.owes.is_empty() && now.saturating_duration_since(source.last_sign) >= STALL {
-                source.is_stalled = true;
-                while source.owes.len() > 1 {
-                    released.extend(source.owes.pop_back().map(|piece| (*peer, piece)));
-                }
+            if source.owes.is_empty() {
+                continue;
+            }
+            let since = |at: Instant| now.saturating_duration_since(at);
+            source.is_stalled |= since(source.last_sign) >= STALL;
+            source.is_slow |= since(source.last_piece) >= CREDIT;
+            while source.owes.len() > 1 && (source.is_stalled || source.is_slow) {
+                released.extend(source.owes.pop_back().map(|piece| (*peer, piece)));
             }
         }
         for (peer, piece) in &released {
             self.release(*peer, *piece);
         }
         released
+    }
+
+    /// Whoever lacked a piece that nobody has may have it now.
+    fn try_lacking(&mut self, now: Instant) {
+        let is_due = |source: &Source| source.lacks.values().any(|(until, _)| *until <= now);
+        let due: Vec<_> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| is_due(source))
+            .flat_map(|(peer, source)| source.lacks.iter().map(|lack| (*peer, lack)))
+            .filter(|(_, (piece, (until, _)))| *until <= now && !self.done.has(**piece))
+            .map(|(peer, (piece, _))| (peer, *piece))
+            .collect();
+        for (peer, piece) in due {
+            if !self
+                .sources
+                .keys()
+                .any(|other| self.has_piece(other, piece))
+                && let Some(source) = self.sources.get_mut(&peer)
+            {
+                self.picker.add_piece(&mut source.has, piece);
+            }
+        }
     }
 
     fn release(&mut self, peer: PeerId, piece: PieceIndex) {
@@ -369,7 +421,7 @@ impl Swarm {
 
 impl Source {
     fn depth(&self) -> usize {
-        if self.is_stalled {
+        if self.is_stalled || self.is_slow {
             return 1;
         }
         let Some(rate) = self.meter.rate() else {
@@ -520,6 +572,78 @@ mod tests {
         );
         swarm.note_sign(now + STALL, &peer(0));
         assert_eq!(swarm.silent(now + GIVE_UP), []);
+    }
+
+    #[test]
+    fn who_lacked_a_piece_is_asked_again_when_it_has_it() {
+        let now = Instant::now();
+        let mut swarm = swarm(1, 1, now);
+        let [piece] = ask_all(&mut swarm, now, 0)[..] else {
+            panic!("one piece");
+        };
+        swarm.source_lacks(now, &peer(0), piece);
+        assert!(swarm.is_starved() && ask_all(&mut swarm, now, 0).is_empty());
+        swarm.source_has(&peer(0), [piece]);
+        assert_eq!(ask_all(&mut swarm, now, 0), [piece]);
+    }
+
+    #[test]
+    fn who_lacked_what_nobody_has_is_tried_again_ever_later() {
+        let mut now = Instant::now();
+        let mut swarm = swarm(1, 1, now);
+        let piece = layout(1).piece(0).unwrap();
+        let mut waits = vec![LACK, 2 * LACK, 4 * LACK];
+        waits.extend([MAX_LACK; 2]);
+        for (number, wait) in waits.into_iter().enumerate() {
+            if number == 3 {
+                let lacks = &mut swarm.sources.get_mut(&peer(0)).unwrap().lacks;
+                lacks.insert(piece, (now, MAX_LACK - LACK));
+            }
+            assert_eq!(swarm.next_request(now, &peer(0)), Some(piece));
+            swarm.source_lacks(now, &peer(0), piece);
+            swarm.handle_timeout(now + wait - LACK / 2);
+            assert_eq!(swarm.next_request(now, &peer(0)), None, "{wait:?}");
+            now += wait;
+            swarm.handle_timeout(now);
+        }
+    }
+
+    #[test]
+    fn who_lacked_what_another_has_is_left_alone() {
+        let now = Instant::now();
+        let mut swarm = swarm(1, 2, now);
+        let piece = swarm.next_request(now, &peer(0)).unwrap();
+        swarm.source_lacks(now, &peer(0), piece);
+        swarm.handle_timeout(now + MAX_LACK);
+        assert!(!swarm.has_piece(&peer(0), piece));
+        swarm.remove_source(&peer(1));
+        swarm.handle_timeout(now + MAX_LACK);
+        assert_eq!(swarm.next_request(now, &peer(0)), Some(piece));
+    }
+
+    #[test]
+    fn one_that_drips_keeps_one_piece_and_is_called_slow() {
+        let start = Instant::now();
+        let mut swarm = swarm(9, 2, start);
+        swarm.remove_source(&peer(1));
+        let owed = ask_all(&mut swarm, start, 0);
+        assert!(owed.len() > 1 && !swarm.is_slow());
+        let mut now = start;
+        let mut released = Vec::new();
+        while now < start + CREDIT {
+            assert!(!swarm.is_slow());
+            now += STALL / 2;
+            swarm.note_sign(now, &peer(0));
+            released.extend(swarm.handle_timeout(now));
+        }
+        assert_eq!(released.len(), owed.len() - 1);
+        assert!(swarm.is_slow() && ask_all(&mut swarm, now, 0).is_empty());
+        swarm.add_source(now, peer(1), Bitfield::full(layout(9)));
+        assert!(!ask_all(&mut swarm, now, 1).is_empty());
+        assert!(!swarm.is_slow(), "somebody else may be faster");
+        swarm.remove_source(&peer(1));
+        swarm.piece_arrived(now, &peer(0), owed[0]);
+        assert!(ask_all(&mut swarm, now, 0).len() > 1 && !swarm.is_slow());
     }
 
     #[test]

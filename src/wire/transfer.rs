@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, DecodeError};
+use super::folder::MAX_RUN_FILES;
 use super::frame::{FRAME_HEAD_LEN, FrameHead};
 use super::id::ContentId;
 use super::{MAX_CANDIDATES, MAX_CHUNK_LEN, MAX_FILE_LEN};
@@ -87,8 +88,8 @@ pub enum Frame<'a> {
         /// The bytes, at most 64 KiB.
         bytes: &'a [u8],
     },
-    /// Downloader: send a run of small files of a folder, one behind the other. They come as chunks whose
-    /// offsets count from the first file on; a run that ends early lacks the files behind its end.
+    /// Downloader: send a run of small files of a folder, or some of it. They come as chunks whose offsets
+    /// count from the first file on; what is passed over is not here, or was not asked for.
     AskFiles {
         /// Number of the request, free again when the run is complete.
         request: u32,
@@ -157,12 +158,44 @@ pub struct Wanted {
 }
 
 /// The body of ASK_FILES.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WantedFiles {
     /// Number of the folder's listing on this connection.
     pub file: u32,
     /// Number of the run, as `Listing::runs` counts them.
     pub run: u32,
+    /// Which of its files; absent when all are wanted.
+    pub files: Option<FileSet>,
+}
+
+/// Some files of a run: a bit for each, the first one in the highest bit of the first byte.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileSet(
+    #[serde(deserialize_with = "codec::list::<{ MAX_RUN_FILES / 8 }, _, _>")] Vec<u8>,
+);
+
+impl FileSet {
+    /// Is the file of this number in it, counted within the run?
+    #[must_use]
+    pub fn has(&self, number: usize) -> bool {
+        let byte = self.0.get(number / 8);
+        byte.is_some_and(|byte| byte << (number % 8) & 0x80 != 0)
+    }
+}
+
+impl FromIterator<bool> for FileSet {
+    fn from_iter<I: IntoIterator<Item = bool>>(files: I) -> Self {
+        let mut bytes = Vec::new();
+        for (number, is_in) in files.into_iter().enumerate() {
+            if number % 8 == 0 {
+                bytes.push(0);
+            }
+            if let Some(last) = bytes.last_mut().filter(|_| is_in) {
+                *last |= 0x80 >> (number % 8);
+            }
+        }
+        Self(bytes)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -392,7 +425,19 @@ mod tests {
             },
             Frame::AskFiles {
                 request: 2,
-                wanted: WantedFiles { file: 1, run: 7 },
+                wanted: WantedFiles {
+                    file: 1,
+                    run: 7,
+                    files: None,
+                },
+            },
+            Frame::AskFiles {
+                request: 2,
+                wanted: WantedFiles {
+                    file: 1,
+                    run: 7,
+                    files: Some([false, true, true].into_iter().collect()),
+                },
             },
             Frame::Cancel { request: 2 },
             Frame::Have {
@@ -417,6 +462,31 @@ mod tests {
         };
         let head = [0x15, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(bytes_of(&frame), [&head[..], &[1, 1, 0xac, 0x02]].concat());
+    }
+
+    #[test]
+    fn some_files_of_a_run_are_bits() {
+        for count in [0, 1, 8, 9, MAX_RUN_FILES] {
+            let files: FileSet = (0..count).map(|number| number % 3 == 1).collect();
+            let is_in = |number: &usize| files.has(*number);
+            let found: Vec<_> = (0..count + 20).filter(is_in).collect();
+            assert!(found.into_iter().eq((0..count).filter(|n| n % 3 == 1)));
+            let wanted = WantedFiles {
+                file: 1,
+                run: 7,
+                files: Some(files),
+            };
+            let frame = Frame::AskFiles { request: 2, wanted };
+            assert_eq!(Frame::decode(&bytes_of(&frame)), Ok(frame));
+        }
+        let files = Some((0..=MAX_RUN_FILES).map(|_| true).collect());
+        let wanted = WantedFiles {
+            file: 1,
+            run: 7,
+            files,
+        };
+        let frame = Frame::AskFiles { request: 2, wanted };
+        assert!(Frame::decode(&bytes_of(&frame)).is_err());
     }
 
     #[test]

@@ -2,11 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{Group, names_in, text, wait_until};
+use p2pfs::peer::connection::{Reader, Writer};
+use p2pfs::wire::control::PublicationKind;
+use p2pfs::wire::folder::{Entry, FileEntry, Listing, Modified, Node};
+use p2pfs::wire::id::ContentId;
+use p2pfs::wire::transfer::{FileSet, Frame, Opened};
+
+use crate::support::member::Member;
+use crate::support::mounts::Mounts;
+use crate::support::{Group, Process, names_in, text, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -233,4 +244,370 @@ fn cancelling_a_folder_leaves_nothing() {
     leecher.say("cancel 1");
     leecher.wait_for("Cancelled 1, talks");
     wait_until("all of it to be gone", || names_in(&dir).is_empty());
+}
+
+/// Ten files of ten bytes each, in one run.
+fn small_files() -> (Listing, Vec<Vec<u8>>) {
+    let files: Vec<Vec<u8>> = (0..10).map(|number| vec![number; 10]).collect();
+    let entries = files.iter().enumerate().map(|(number, bytes)| Entry {
+        path: number.to_string().parse().unwrap(),
+        node: Node::File(FileEntry {
+            len: bytes.len() as u64,
+            content: ContentId(*blake3::hash(bytes).as_bytes()),
+            is_executable: false,
+            modified: Modified::default(),
+        }),
+    });
+    (Listing::new(entries.collect()).unwrap(), files)
+}
+
+/// Which files were asked for, and of whom.
+type Asked = Arc<Mutex<Vec<(usize, Vec<usize>)>>>;
+
+/// Serves the listing, and of the files those that `has` says at that time.
+async fn serve_files(
+    mut reader: Reader,
+    mut writer: Writer,
+    number: usize,
+    asked: Asked,
+    has: impl Fn(usize, usize) -> bool,
+) {
+    let (listing, files) = small_files();
+    let listing = listing.encode();
+    let mut times = 0;
+    while let Ok(Some(frame)) = reader.next().await {
+        let sent = match frame {
+            Frame::Open { file, .. } => {
+                let (len, pieces) = (listing.len() as u64, None);
+                let opened = Opened { len, pieces };
+                writer.send(&Frame::Opened { file, opened }).await
+            }
+            Frame::Request { request, .. } => {
+                let whole = Frame::Chunk {
+                    request,
+                    offset: 0,
+                    is_last: true,
+                    bytes: &listing,
+                };
+                writer.send(&whole).await
+            }
+            Frame::AskFiles { request, wanted } => {
+                let is_wanted = |file: &usize| {
+                    let wanted: Option<&FileSet> = wanted.files.as_ref();
+                    wanted.is_none_or(|wanted| wanted.has(*file))
+                };
+                let wanted: Vec<usize> = (0..files.len()).filter(is_wanted).collect();
+                asked.lock().unwrap().push((number, wanted.clone()));
+                let here: Vec<usize> = wanted
+                    .into_iter()
+                    .filter(|file| has(times, *file))
+                    .collect();
+                times += 1;
+                for file in &here {
+                    let (offset, is_last) = (*file as u64 * 10, Some(file) == here.last());
+                    let bytes = &files[*file];
+                    let chunk = Frame::Chunk {
+                        request,
+                        offset,
+                        is_last,
+                        bytes,
+                    };
+                    let _ = writer.send(&chunk).await;
+                }
+                let (offset, is_last, bytes) = (0, true, &[][..]);
+                let nothing = Frame::Chunk {
+                    request,
+                    offset,
+                    is_last,
+                    bytes,
+                };
+                match here.len() {
+                    0 => writer.send(&nothing).await,
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn publish_small_files(member: &Member) -> String {
+    let (listing, _) = small_files();
+    let listing = listing.encode();
+    let id = ContentId(*blake3::hash(&listing).as_bytes());
+    let len = listing.len() as u64;
+    member.publish_as("talks", id, len, PublicationKind::Folder);
+    id.to_string()
+}
+
+fn assert_small_files(dir: &Path) {
+    let (_, files) = small_files();
+    for (number, bytes) in files.iter().enumerate() {
+        assert_eq!(&fs::read(dir.join(number.to_string())).unwrap(), bytes);
+    }
+}
+
+/// Shows: two sources that lack different files of a run complete it together, and nothing comes twice.
+/// How: made of the library; one lacks every third file, the other one every second.
+#[test]
+fn two_that_lack_different_files_of_a_run_complete_it_together() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let asked = Asked::default();
+    let _members = [2, 3].map(|lacks| {
+        let mut member = Member::join(&address, &format!("lacks{lacks}"));
+        let asked = Arc::clone(&asked);
+        member.serve(move |reader, writer| {
+            let has = move |_, file| file % lacks != 1;
+            serve_files(reader, writer, lacks, Arc::clone(&asked), has)
+        });
+        publish_small_files(&member);
+        member
+    });
+    // One file is lacked by both, at first.
+    let mut third = Member::join(&address, "third");
+    let both = Arc::clone(&asked);
+    third.serve(move |reader, writer| {
+        serve_files(reader, writer, 9, Arc::clone(&both), |_, file| {
+            file == 7 || file == 1
+        })
+    });
+    publish_small_files(&third);
+    let out = group.folder("out");
+    let output = group.once(&address, &["get", "talks", "--out", out.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("verified"), "{said}");
+    assert_small_files(&out.join("downloaded_talks"));
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() >= 2, "{asked:?}");
+    let (first, wanted) = &asked[0];
+    assert_eq!(wanted.len(), 10, "{asked:?}");
+    let (second, missing) = asked.iter().find(|(number, _)| number != first).unwrap();
+    assert!(missing.len() < 10, "{second} is asked for {missing:?}");
+}
+
+/// Shows: a source that lacks a file is asked again when nobody else is there.
+/// How: it has file 7 only when it is asked for the second time.
+#[test]
+fn one_that_lacked_a_file_is_asked_again_while_nobody_else_has_it() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let asked = Asked::default();
+    let mut member = Member::join(&address, "late");
+    let told = Arc::clone(&asked);
+    member.serve(move |reader, writer| {
+        let has = |times, file| times > 0 || file != 7;
+        serve_files(reader, writer, 0, Arc::clone(&told), has)
+    });
+    publish_small_files(&member);
+    let out = group.folder("out");
+    let output = group.once(&address, &["get", "talks", "--out", out.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_small_files(&out.join("downloaded_talks"));
+    let asked = asked.lock().unwrap();
+    assert_eq!(*asked, [(0, (0..10).collect()), (0, vec![7])]);
+}
+
+/// Shows: what we share ourselves is not fetched, whatever it is called and however small it is.
+/// How: the downloader shares another folder with most of the small files and one of the large ones.
+#[test]
+fn small_and_large_files_that_are_shared_here_are_not_fetched() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let root = make_folder(&group);
+    let mut seeder = group.peer("seeder", &address, &["--share", root.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let mut own_len = 3 * MIB + 5;
+    group.file("own/one", own_len, 4);
+    for number in 0_u64..1500 {
+        if number % 7 != 3 {
+            let len = 1 + number * 7 % 5000;
+            own_len += len;
+            group.file(&format!("own/{number}"), len, 3);
+        }
+    }
+    let own = group.path("own");
+    let own = ["--share", own.to_str().unwrap()];
+    let mut leecher = group.peer("leecher", &address, &own);
+    leecher.wait_for("Sharing");
+    leecher.say("download talks");
+    let line = leecher.wait_for("Download successful");
+    let (before, _) = line.split_once(" MiB were here").expect(&line);
+    let here: f64 = before.rsplit(' ').next().unwrap().parse().unwrap();
+    let own_mib = own_len as f64 / MIB as f64;
+    assert!(here > own_mib - 0.1, "{own_mib}: {line}");
+    assert_equal(&tree(&group.path("leecher/downloaded_talks")), &tree(&root));
+}
+
+fn joining<'a>(address: &'a str, name: &'a str, out: &'a Path) -> Vec<&'a str> {
+    let mut args = vec!["--tracker", address, "--port", "0", "--bind", "127.0.0.1"];
+    args.extend(["--no-seed", "--name", name, "--out", out.to_str().unwrap()]);
+    args
+}
+
+/// Fills the disk at `dir` to the last byte.
+fn fill(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("filler");
+    let mut filler = File::create(&path).unwrap();
+    for len in [1 << 16, 1 << 12, 1] {
+        while filler.write_all(&vec![1; len]).is_ok() {}
+    }
+    path
+}
+
+/// Shows: a folder that is known not to fit is not begun, and leaves nothing.
+/// How: a disk of 4 MiB, with and without room for anything at all.
+#[test]
+fn row_61_a_folder_that_does_not_fit_is_a_line_and_leaves_nothing() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let root = make_folder(&group);
+    let mut seeder = group.peer("seeder", &address, &["--share", root.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let mounts = Mounts::new();
+    let out = group.folder("out");
+    mounts.run(&format!(
+        "mount -t tmpfs -o size=4m tmpfs {}",
+        out.display()
+    ));
+    let seen = mounts.see(&out);
+    for words in ["it needs ", "the disk is full"] {
+        let mut get = mounts.command(&group, "bob");
+        get.args(["get", "talks"])
+            .args(joining(&address, "bob", &out));
+        let output = get.stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(words), "\"{words}\" is missing in: {said}");
+        let left = names_in(&seen);
+        assert!(left.iter().all(|name| name == "filler"), "{left:?}");
+        fill(&seen);
+    }
+}
+
+/// Shows: a folder whose disk fills up in the middle waits, with one line, until there is room.
+/// How: once while small files come, and once before a large one begins.
+#[test]
+fn row_62_a_folder_waits_while_the_disk_is_full() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    for number in 0..200 {
+        group.file(&format!("talks/small/{number}"), 50_000, 3);
+    }
+    group.file("talks/two", 5 * MIB, 4);
+    let root = group.path("talks");
+    let limit = ["--up-limit", "4MiB"];
+    let share = ["--share", root.to_str().unwrap()];
+    let mut seeder = group.peer("seeder", &address, &[&share[..], &limit].concat());
+    seeder.wait_for("Sharing");
+    let mounts = Mounts::new();
+    for (name, here) in [("small", 30), ("large", 200)] {
+        let out = group.folder(name);
+        mounts.run(&format!(
+            "mount -t tmpfs -o size=24m tmpfs {}",
+            out.display()
+        ));
+        let seen = mounts.see(&out);
+        let args = [&["peer"][..], &joining(&address, name, &out)].concat();
+        let mut bob: Process = mounts.start(&group, &format!("{name}.state"), &args);
+        bob.wait_for("Joined");
+        bob.say("download talks");
+        wait_until("small files to come", || files_below(&seen) >= here + 2);
+        let filler = fill(&seen);
+        let line = bob.wait_for("paused");
+        assert!(line.contains("talks"), "{line}");
+        assert!(line.contains("full") || line.contains("it needs"), "{line}");
+        std::thread::sleep(Duration::from_secs(3));
+        fs::remove_file(filler).unwrap();
+        bob.wait_for("Download successful: talks");
+        assert_equal(&tree(&seen.join("downloaded_talks")), &tree(&root));
+        assert_eq!(names_in(&seen), ["downloaded_talks"]);
+        let said = bob.output();
+        assert_eq!(said.matches("paused").count(), 1, "{said}");
+        assert!(!said.contains("put aside"), "{said}");
+    }
+}
+
+/// Shows: whoever goes on with a folder sees how far the reading of what is here is, and need not wait for it.
+/// How: what is here seems to be a file of 32 GiB, which takes long to hash.
+#[test]
+fn what_is_here_of_a_folder_is_hashed_in_view_and_can_be_paused_and_cancelled() {
+    const LEN: u64 = 32 << 30;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let large = Entry {
+        path: "large".parse().unwrap(),
+        node: Node::File(FileEntry {
+            len: LEN,
+            content: ContentId([7; 32]),
+            is_executable: false,
+            modified: Modified::default(),
+        }),
+    };
+    let listing = Listing::new(vec![large]).unwrap().encode();
+    let id = ContentId(*blake3::hash(&listing).as_bytes());
+    let len = listing.len() as u64;
+    let mut member = Member::join(&address, "member");
+    member.serve(move |mut reader, mut writer| {
+        let listing = listing.clone();
+        async move {
+            while let Ok(Some(frame)) = reader.next().await {
+                let answer = match frame {
+                    Frame::Open { file, .. } => {
+                        let opened = Opened { len, pieces: None };
+                        Frame::Opened { file, opened }
+                    }
+                    Frame::Request { request, .. } => Frame::Chunk {
+                        request,
+                        offset: 0,
+                        is_last: true,
+                        bytes: &listing,
+                    },
+                    _ => continue,
+                };
+                if writer.send(&answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    member.publish_as("talks", id, len, PublicationKind::Folder);
+    let mut leecher = group.peer("leecher", &address, &[]);
+    let dir = group.path("leecher");
+    let hidden = dir.join(format!(
+        ".p2pfs-{}.folder",
+        &blake3::Hash::from(id.0).to_hex()[..16]
+    ));
+    fs::create_dir(&hidden).unwrap();
+    File::create(hidden.join("large"))
+        .unwrap()
+        .set_len(LEN)
+        .unwrap();
+    leecher.say("download -b talks");
+    leecher.wait_for(" of 32.0 GiB read");
+    leecher.say("pause 1");
+    leecher.wait_for("Paused 1, talks");
+    let free = || {
+        let lock = File::open(&hidden).unwrap();
+        lock.try_lock().is_ok()
+    };
+    wait_until("nobody to read it", free);
+    assert!(hidden.join("large").exists(), "it is not known to be wrong");
+    leecher.say("resume 1");
+    leecher.wait_for("Resumed 1, talks");
+    leecher.wait_for(" of 32.0 GiB read");
+    let began = std::time::Instant::now();
+    leecher.say("cancel 1");
+    leecher.wait_for("Cancelled 1, talks");
+    wait_until("all of it to be gone", || names_in(&dir).is_empty());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -70,12 +70,22 @@ impl Member {
 
     /// Says that it has this file.
     pub(crate) fn publish(&self, name: &str, content: ContentId, len: u64) {
+        self.publish_as(name, content, len, PublicationKind::File);
+    }
+
+    pub(crate) fn publish_as(
+        &self,
+        name: &str,
+        content: ContentId,
+        len: u64,
+        kind: PublicationKind,
+    ) {
         let name = name.parse().unwrap();
         let file = Publication {
             name,
             content,
             len,
-            kind: PublicationKind::File,
+            kind,
         };
         self.runtime.block_on(self.control.publish(file)).unwrap();
     }
