@@ -21,6 +21,7 @@ use super::source::{self, Ask, Goal, Report};
 use super::store::{PART_IS_GONE, explain, is_lasting};
 use super::target::{Synced, Target};
 use super::transfers::{Handle, State};
+use crate::crypto::content::Hash;
 use crate::disk;
 use crate::proto::backoff::Backoff;
 use crate::proto::meter::Meter;
@@ -534,6 +535,7 @@ impl<'a> Driver<'a> {
                     Err(error) => self.drop_liar(peer, &error.to_string()),
                 }
             }
+            Report::Chose(asked, chosen) => self.swarm.piece_chosen(&peer, asked, chosen),
             // A sync that failed has taken it back before we heard of it.
             Report::Piece(piece) if !self.target.has(piece) => {
                 self.swarm.piece_was_lost(&peer, piece);
@@ -637,7 +639,10 @@ impl<'a> Driver<'a> {
 
     fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
         let page = match self.target.expected(piece) {
-            Ok(expected) => return self.send(peer, Ask::Piece(piece, expected)),
+            Ok(expected) => {
+                let instead = self.candidates(&peer, piece);
+                return self.send(peer, Ask::Piece(piece, expected, instead));
+            }
             Err(page) => page,
         };
         self.held.push((peer, piece));
@@ -657,6 +662,18 @@ impl<'a> Driver<'a> {
         for peer in asked {
             self.send(peer, Ask::Page(page));
         }
+    }
+
+    /// What may come from `peer` in the place of `piece`, with its hashes.
+    fn candidates(&mut self, peer: &PeerId, piece: PieceIndex) -> Vec<(PieceIndex, Hash)> {
+        let target = &self.target;
+        if !target.has_candidates() {
+            return Vec::new();
+        }
+        let is_known = |piece| target.expected(piece).is_ok();
+        let candidates = self.swarm.candidates(peer, piece, is_known);
+        let expected = |piece| Some((piece, target.expected(piece).ok()?));
+        candidates.into_iter().filter_map(expected).collect()
     }
 
     /// Goes through the pieces that waited for hashes.

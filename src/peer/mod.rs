@@ -34,6 +34,7 @@ pub mod puts;
 pub mod salvage;
 pub mod shares;
 pub mod source;
+pub mod spread;
 pub mod store;
 pub mod target;
 pub mod throttle;
@@ -73,6 +74,7 @@ use self::membership::Membership;
 use self::pins::Pins;
 use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
+use self::spread::Spread;
 use self::throttle::Throttle;
 use self::transfers::Transfers;
 pub use self::transfers::{Order, State, Transfer, TransferId};
@@ -236,6 +238,7 @@ impl Peer {
             shares: shares.clone(),
             nursery: Nursery::default(),
             throttle: Throttle::default(),
+            spread: Spread::default(),
         };
         offers.throttle.set(settings.limits.up);
         let downloads = Downloads {

@@ -43,8 +43,8 @@ const SIGN_EVERY: Duration = Duration::from_millis(500);
 pub enum Ask {
     /// A page of hashes.
     Page(HashPage),
-    /// A piece, which must have this hash.
-    Piece(PieceIndex, Hash),
+    /// A piece, or one of these in its place; each must have its hash.
+    Piece(PieceIndex, Hash, Vec<(PieceIndex, Hash)>),
     /// That piece no longer.
     Cancel(PieceIndex),
 }
@@ -60,6 +60,8 @@ pub enum Report {
     Page(HashPage, Vec<u8>),
     /// Something of what it owes is coming.
     Sign,
+    /// In the place of the first piece the second one is coming, which may be the same.
+    Chose(PieceIndex, PieceIndex),
     /// A piece came, is right and on disk.
     Piece(PieceIndex),
     /// It has not all of this piece; so many files of it came.
@@ -144,6 +146,10 @@ struct Assembly {
     expected: Hash,
     /// Of what came; absent where whoever writes it looks at it.
     hasher: Option<PieceHasher>,
+    /// What may come in its place, until something comes.
+    instead: Vec<(PieceIndex, Hash)>,
+    /// What was asked for in the first place.
+    asked: PieceIndex,
     bytes: Vec<u8>,
     /// What was passed over.
     gaps: Vec<Range<usize>>,
@@ -265,28 +271,35 @@ impl Source {
                     .send(&Frame::AskHashes { file: FILE, page })
                     .await
             }
-            Ask::Piece(piece, expected) => {
+            Ask::Piece(piece, expected, instead) => {
                 self.last_request = self.last_request.wrapping_add(1);
                 let request = self.last_request;
+                let frame = self.goal.target.ask(FILE, request, piece, &instead);
                 self.begun.insert(
                     request,
                     Assembly {
                         piece,
                         expected,
                         hasher: self.goal.target.hasher(piece),
+                        instead,
+                        asked: piece,
                         bytes: Vec::new(),
                         gaps: Vec::new(),
                     },
                 );
-                let frame = self.goal.target.ask(FILE, request, piece);
                 self.writer.send(&frame).await
             }
             Ask::Cancel(piece) => {
-                let begun = self.begun.iter().filter(|(_, begun)| begun.piece == piece);
+                let is_meant = |begun: &Assembly| begun.piece == piece || begun.asked == piece;
+                let begun = self.begun.iter().filter(|(_, begun)| is_meant(begun));
                 for request in begun.map(|(request, _)| *request).collect::<Vec<_>>() {
-                    self.begun.remove(&request);
-                    self.cancelled
-                        .insert(request, self.goal.target.piece_len(piece));
+                    let Some(begun) = self.begun.remove(&request) else {
+                        continue;
+                    };
+                    let pieces = std::iter::once(begun.piece);
+                    let pieces = pieces.chain(begun.instead.iter().map(|(piece, _)| *piece));
+                    let len = pieces.map(|piece| self.goal.target.piece_len(piece)).max();
+                    self.cancelled.insert(request, len.unwrap_or(0));
                     self.writer.send(&Frame::Cancel { request }).await?;
                 }
                 while self.cancelled.len() > MAX_CANCELLED {
@@ -307,6 +320,9 @@ impl Source {
                 bytes,
             } => {
                 let len = bytes.len();
+                if let Some((asked, chosen)) = self.note_choice(request, offset) {
+                    self.report(Report::Chose(asked, chosen)).await;
+                }
                 if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
                     self.write(whole).await;
                 }
@@ -334,6 +350,24 @@ impl Source {
             _ => return Err(ConnectionError::Violation("a question to the downloader")),
         }
         Ok(true)
+    }
+
+    /// The first chunk tells by its offset which candidate was chosen; with what was asked for in the first place.
+    fn note_choice(&mut self, request: u32, offset: u64) -> Option<(PieceIndex, PieceIndex)> {
+        let begun = self.begun.get_mut(&request)?;
+        let instead = std::mem::take(&mut begun.instead);
+        if instead.is_empty() {
+            return None;
+        }
+        let target = &self.goal.target;
+        let chosen = instead
+            .iter()
+            .find(|(piece, _)| target.offset(*piece) == offset);
+        if let Some((piece, expected)) = chosen {
+            (begun.piece, begun.expected) = (*piece, *expected);
+            begun.hasher = target.hasher(*piece);
+        }
+        Some((begun.asked, begun.piece))
     }
 
     /// Puts a chunk in its place; the assembly when the piece is whole.
@@ -412,6 +446,7 @@ impl Source {
             hasher,
             bytes,
             gaps,
+            ..
         } = assembly;
         if hasher.is_some_and(|hasher| hasher.finish() != expected) {
             return self.report(Report::WrongPiece).await;

@@ -142,15 +142,30 @@ impl Target {
         matches!(self, Self::Folder(_))
     }
 
-    /// Asks for a piece of what was opened as `file`.
+    /// May a source choose which piece it sends?
     #[must_use]
-    pub fn ask(&self, file: u32, request: u32, piece: PieceIndex) -> Frame<'static> {
+    pub const fn has_candidates(&self) -> bool {
+        matches!(self, Self::Content(_))
+    }
+
+    /// Asks for a piece of what was opened as `file`, or for one of others in its place.
+    #[must_use]
+    pub fn ask(
+        &self,
+        file: u32,
+        request: u32,
+        piece: PieceIndex,
+        instead: &[(PieceIndex, Hash)],
+    ) -> Frame<'static> {
         match self {
             Self::Content(_) => Frame::Request {
                 request,
                 wanted: Wanted {
                     file,
-                    candidates: vec![piece.get()],
+                    candidates: std::iter::once(piece)
+                        .chain(instead.iter().map(|(piece, _)| *piece))
+                        .map(PieceIndex::get)
+                        .collect(),
                 },
             },
             Self::Folder(folder) => Frame::AskFiles {

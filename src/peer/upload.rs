@@ -19,6 +19,7 @@ use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::growing::Nursery;
 use super::origin::{Begun, Origin, Run};
 use super::shares::Shares;
+use super::spread::{Sent, Spread};
 use super::throttle::{Place, Throttle};
 use crate::wire::id::{ContentId, PeerId};
 use crate::wire::pieces::{Bitfield, PieceIndex};
@@ -47,6 +48,8 @@ pub struct Offers {
     pub nursery: Nursery,
     /// Of all uploads together.
     pub throttle: Throttle,
+    /// What all who fetch a content were sent of it.
+    pub spread: Spread,
 }
 
 /// What the reading half hands to the writing half.
@@ -129,8 +132,8 @@ async fn read_commands(
 
 struct File {
     origin: Origin,
-    /// How often each piece was sent here; the candidate that was sent least is served.
-    sent: HashMap<PieceIndex, u32>,
+    /// The candidate that was sent least is served.
+    sent: Arc<Sent>,
     /// What the other side knows that we have; absent when that is everything.
     told: Option<Told>,
     /// Its files and runs, once it proved to be a folder's listing.
@@ -491,7 +494,7 @@ impl Upload {
             file,
             File {
                 origin,
-                sent: HashMap::new(),
+                sent: self.offers.spread.of(content),
                 told,
                 unfolded: Arc::default(),
             },
@@ -518,7 +521,7 @@ impl Upload {
 }
 
 impl File {
-    fn choose(&mut self, wanted: &Wanted) -> Result<PieceIndex, ConnectionError> {
+    fn choose(&self, wanted: &Wanted) -> Result<PieceIndex, ConnectionError> {
         let layout = self.origin.layout();
         let mut candidates = Vec::with_capacity(wanted.candidates.len());
         for index in &wanted.candidates {
@@ -529,12 +532,7 @@ impl File {
             });
             candidates.push(piece.ok_or(ConnectionError::Violation("a piece that is not here"))?);
         }
-        let sent = |piece: &PieceIndex| self.sent.get(piece).copied().unwrap_or(0);
-        let piece = candidates
-            .into_iter()
-            .min_by_key(sent)
-            .ok_or(ConnectionError::Violation("no candidate"))?;
-        *self.sent.entry(piece).or_insert(0) += 1;
-        Ok(piece)
+        let chosen = self.sent.choose(candidates);
+        chosen.ok_or(ConnectionError::Violation("no candidate"))
     }
 }

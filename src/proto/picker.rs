@@ -133,10 +133,16 @@ impl Picker {
         self.free_count -= usize::from(self.free_like(at).remove(at));
     }
 
-    /// Are there no pieces that nobody was asked for?
+    /// Pieces that nobody was asked for.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.free_count == 0
+    pub const fn free_count(&self) -> usize {
+        self.free_count
+    }
+
+    /// Are there sources that download as well?
+    #[must_use]
+    pub const fn has_crowd(&self) -> bool {
+        self.crowd > 0
     }
 
     /// Some distance; each time another.
@@ -270,7 +276,7 @@ mod tests {
             .map(PieceIndex::get)
             .collect();
         assert_eq!(order, [3, 4, 0, 1, 2]);
-        assert!(picker.is_empty());
+        assert_eq!(picker.free_count(), 0);
         picker.put_back(layout.piece(0).unwrap());
         assert_eq!(picker.take(&all), layout.piece(0));
     }
@@ -361,7 +367,7 @@ mod tests {
                         prop_assert!(taken.is_none_or(|taken| has(&&taken) && free.remove(&taken)));
                     }
                 }
-                prop_assert_eq!(picker.is_empty(), free.is_empty());
+                prop_assert_eq!(picker.free_count(), free.len());
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::meter::Meter;
 use super::picker::{Picker, Stock};
+use crate::wire::MAX_CANDIDATES;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
 
@@ -53,8 +54,12 @@ struct Source {
     is_stalled: bool,
     /// It sends, but no piece became whole for long.
     is_slow: bool,
+    /// Another one was faster with what it owed, and it has delivered nothing since.
+    is_outrun: bool,
     /// What it had not when it was asked: until when, and for how long it is not asked again.
     lacks: BTreeMap<PieceIndex, (Instant, Duration)>,
+    /// What it may send in the place of a piece that it owes: nobody else is asked for it meanwhile.
+    instead: BTreeMap<PieceIndex, Vec<PieceIndex>>,
 }
 
 /// The machine; the download drives it.
@@ -176,7 +181,9 @@ impl Swarm {
             last_piece: now,
             is_stalled: false,
             is_slow: false,
+            is_outrun: false,
             lacks: BTreeMap::new(),
+            instead: BTreeMap::new(),
         };
         self.sources.insert(peer, source);
     }
@@ -201,7 +208,7 @@ impl Swarm {
             let before = source.lacks.get(&piece);
             let wait = before.map_or(LACK, |(_, wait)| wait.saturating_mul(2).min(MAX_LACK));
             source.lacks.insert(piece, (now + wait, wait));
-            source.forget(piece);
+            self.forget_owed(peer, piece);
             self.release(*peer, piece);
         }
     }
@@ -212,7 +219,8 @@ impl Swarm {
             return;
         };
         self.picker.remove_stock(&source.has);
-        for piece in source.owes {
+        let instead = source.instead.into_values().flatten();
+        for piece in source.owes.into_iter().chain(instead) {
             self.release(*peer, piece);
         }
     }
@@ -239,6 +247,60 @@ impl Swarm {
         Some(piece)
     }
 
+    /// What `peer` may send in the place of `piece`, which it owes. In a crowd the source knows best what was sent to
+    /// others, so that they can have it from each other.
+    pub fn candidates(
+        &mut self,
+        peer: &PeerId,
+        piece: PieceIndex,
+        is_known: impl Fn(PieceIndex) -> bool,
+    ) -> Vec<PieceIndex> {
+        let Some(source) = self.sources.get_mut(peer) else {
+            return Vec::new();
+        };
+        let mut others = Vec::new();
+        let is_one = !self.picker.has_crowd() || source.instead.contains_key(&piece);
+        // What waits for a choice must not leave other sources without work.
+        while !is_one
+            && others.len() + 1 < MAX_CANDIDATES
+            && self.picker.free_count() > self.asked.len()
+        {
+            let Some(other) = self.picker.take(&source.has) else {
+                break;
+            };
+            if !is_known(other) {
+                self.picker.put_back(other);
+                break;
+            }
+            self.asked.entry(other).or_default().insert(*peer);
+            others.push(other);
+        }
+        if !others.is_empty() {
+            source.instead.insert(piece, others.clone());
+        }
+        others
+    }
+
+    /// In the place of `piece`, `peer` sends `chosen`, which may be the same: the others are free again.
+    pub fn piece_chosen(&mut self, peer: &PeerId, piece: PieceIndex, chosen: PieceIndex) {
+        let source = self.sources.get_mut(peer);
+        let Some((source, mut others)) = source.and_then(|source| {
+            let others = source.instead.remove(&piece)?;
+            Some((source, others))
+        }) else {
+            return;
+        };
+        if let Some(place) = others.iter_mut().find(|other| **other == chosen) {
+            *place = piece;
+            for owed in source.owes.iter_mut().filter(|owed| **owed == piece) {
+                *owed = chosen;
+            }
+        }
+        for other in others {
+            self.release(*peer, other);
+        }
+    }
+
     /// Does `peer` still owe this piece?
     #[must_use]
     pub fn owes(&self, peer: &PeerId, piece: PieceIndex) -> bool {
@@ -257,8 +319,8 @@ impl Swarm {
 
     /// A piece arrived from `peer` and is right.
     pub fn piece_arrived(&mut self, now: Instant, peer: &PeerId, piece: PieceIndex) -> Arrival {
+        self.forget_owed(peer, piece);
         if let Some(source) = self.sources.get_mut(peer) {
-            source.forget(piece);
             match self.layout.piece_len(piece) {
                 len if len as u64 == PIECE_LEN => source.meter.add(now, len),
                 // The way there and back is most of what the short one at the end takes.
@@ -269,6 +331,7 @@ impl Swarm {
             source.last_piece = now;
             source.is_stalled = false;
             source.is_slow = false;
+            source.is_outrun = false;
         }
         if !self.done.insert(piece) {
             return Arrival::Duplicate;
@@ -277,8 +340,9 @@ impl Swarm {
         let mut others = self.asked.remove(&piece).unwrap_or_default();
         others.remove(peer);
         for other in &others {
+            self.forget_owed(other, piece);
             if let Some(source) = self.sources.get_mut(other) {
-                source.forget(piece);
+                source.is_outrun = true;
             }
         }
         Arrival::New(others.into_iter().collect())
@@ -286,9 +350,7 @@ impl Swarm {
 
     /// A piece came that could not be kept: `peer` no longer owes it, and somebody is asked again.
     pub fn piece_was_lost(&mut self, peer: &PeerId, piece: PieceIndex) {
-        if let Some(source) = self.sources.get_mut(peer) {
-            source.forget(piece);
-        }
+        self.forget_owed(peer, piece);
         self.release(*peer, piece);
     }
 
@@ -348,6 +410,7 @@ impl Swarm {
             }
         }
         for (peer, piece) in &released {
+            self.forget_owed(peer, *piece);
             self.release(*peer, *piece);
         }
         released
@@ -376,6 +439,17 @@ impl Swarm {
         }
     }
 
+    /// `peer` owes this piece no longer, nor another one in its place.
+    fn forget_owed(&mut self, peer: &PeerId, piece: PieceIndex) {
+        let Some(source) = self.sources.get_mut(peer) else {
+            return;
+        };
+        source.owes.retain(|owed| *owed != piece);
+        for other in source.instead.remove(&piece).unwrap_or_default() {
+            self.release(*peer, other);
+        }
+    }
+
     fn release(&mut self, peer: PeerId, piece: PieceIndex) {
         let Some(asked) = self.asked.get_mut(&piece) else {
             return;
@@ -401,10 +475,16 @@ impl Swarm {
                 !owner.is_stalled && now.saturating_duration_since(owner.last_piece) < CREDIT
             })
         };
+        // One that proved slower shall not take the second place from one that is faster.
+        let most = if source.is_outrun || source.is_slow {
+            1
+        } else {
+            MAX_ASKED
+        };
         let owed = self.asked.iter().filter(|(piece, asked)| {
             self.picker.is_in(&source.has, **piece)
                 && !asked.contains(peer)
-                && asked.iter().filter(is_credible).count() < MAX_ASKED
+                && asked.iter().filter(is_credible).count() < most
         });
         let expected = |piece: PieceIndex, asked: &BTreeSet<PeerId>| {
             let owners = asked.iter().filter(is_credible);
@@ -434,10 +514,6 @@ impl Source {
             .unwrap_or(MAX_DEPTH)
             .saturating_add(1)
             .clamp(MIN_DEPTH, MAX_DEPTH)
-    }
-
-    fn forget(&mut self, piece: PieceIndex) {
-        self.owes.retain(|owed| *owed != piece);
     }
 
     /// How long it will probably take until `piece` comes from here; the longer nothing came, the longer.
@@ -574,6 +650,77 @@ mod tests {
         assert_eq!(swarm.silent(now + GIVE_UP), []);
     }
 
+    /// One whole source, and a crowd around.
+    fn crowd(pieces: u64, now: Instant) -> Swarm {
+        let mut swarm = swarm(pieces, 2, now);
+        swarm.add_source(now, peer(9), Bitfield::empty(layout(pieces)));
+        swarm
+    }
+
+    #[test]
+    fn in_a_crowd_a_source_chooses_and_the_rest_is_free_again() {
+        let now = Instant::now();
+        let mut swarm = crowd(100, now);
+        let piece = swarm.next_request(now, &peer(0)).unwrap();
+        let others = swarm.candidates(&peer(0), piece, |_| true);
+        assert_eq!(others.len() + 1, MAX_CANDIDATES);
+        assert!(
+            swarm.candidates(&peer(0), piece, |_| true).is_empty(),
+            "once"
+        );
+        assert_eq!(
+            swarm.picker.free_count(),
+            96,
+            "nobody else is asked for them"
+        );
+        swarm.piece_chosen(&peer(0), piece, others[1]);
+        assert_eq!(swarm.picker.free_count(), 99);
+        assert!(swarm.owes(&peer(0), others[1]) && !swarm.owes(&peer(0), piece));
+        swarm.piece_arrived(now, &peer(0), others[1]);
+        assert_eq!(swarm.picker.free_count(), 99);
+
+        let piece = swarm.next_request(now, &peer(0)).unwrap();
+        swarm.candidates(&peer(0), piece, |_| true);
+        swarm.piece_chosen(&peer(0), piece, piece);
+        assert!(swarm.owes(&peer(0), piece) && swarm.picker.free_count() == 98);
+    }
+
+    #[test]
+    fn what_waited_for_a_choice_is_free_when_the_source_goes_or_stalls() {
+        let now = Instant::now();
+        for is_stalled in [false, true] {
+            let mut swarm = crowd(100, now);
+            for piece in ask_all(&mut swarm, now, 0) {
+                swarm.candidates(&peer(0), piece, |_| true);
+            }
+            assert_eq!(swarm.picker.free_count(), 100 - MIN_DEPTH * MAX_CANDIDATES);
+            if is_stalled {
+                swarm.handle_timeout(now + STALL);
+                assert_eq!(swarm.picker.free_count(), 100 - MAX_CANDIDATES);
+            }
+            swarm.remove_source(&peer(0));
+            assert_eq!(swarm.picker.free_count(), 100);
+        }
+    }
+
+    #[test]
+    fn no_choice_without_a_crowd_without_hashes_or_near_the_end() {
+        let now = Instant::now();
+        let mut alone = swarm(100, 1, now);
+        let piece = alone.next_request(now, &peer(0)).unwrap();
+        assert!(alone.candidates(&peer(0), piece, |_| true).is_empty());
+        let mut many = crowd(100, now);
+        let piece = many.next_request(now, &peer(0)).unwrap();
+        assert!(many.candidates(&peer(0), piece, |_| false).is_empty());
+        assert_eq!(many.picker.free_count(), 99);
+        let mut few = crowd(4, now);
+        let piece = few.next_request(now, &peer(0)).unwrap();
+        assert_eq!(few.candidates(&peer(0), piece, |_| true).len(), 1);
+        let piece = few.next_request(now, &peer(1)).unwrap();
+        assert!(few.candidates(&peer(1), piece, |_| true).is_empty());
+        assert_eq!(few.picker.free_count(), 1, "others shall have work, too");
+    }
+
     #[test]
     fn who_lacked_a_piece_is_asked_again_when_it_has_it() {
         let now = Instant::now();
@@ -676,6 +823,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_outrun_leaves_the_second_place_to_others() {
+        let start = Instant::now();
+        let mut swarm = swarm(2, 3, start);
+        let owed = [0, 1].map(|source| swarm.next_request(start, &peer(source)).unwrap());
+        let now = start + 3 * STALL;
+        let first = swarm.next_request(now, &peer(2)).unwrap();
+        let (outrun, last) = match first == owed[0] {
+            true => (peer(0), owed[1]),
+            false => (peer(1), owed[0]),
+        };
+        swarm.piece_arrived(now, &peer(2), first);
+        assert_eq!(swarm.next_request(now, &outrun), None);
+        assert_eq!(swarm.next_request(now, &peer(2)), Some(last));
+        swarm.remove_source(&peer(2));
+        let later = start + CREDIT;
+        let again = swarm.next_request(later, &outrun);
+        assert_eq!(again, Some(last), "nobody else delivers");
+    }
+
+    #[test]
     fn one_that_was_slow_before_still_helps_out() {
         let now = Instant::now();
         let mut swarm = swarm(2, 2, now);
@@ -747,6 +914,7 @@ mod tests {
             let layout = layout(pieces);
             let mut now = Instant::now();
             let mut swarm = Swarm::new(layout, 7, Bitfield::empty(layout));
+            swarm.add_source(now, peer(6), Bitfield::empty(layout));
             let mut arrived = 0;
             for (source, action) in steps {
                 now += Duration::from_millis(300);
@@ -755,8 +923,15 @@ mod tests {
                     1 => swarm.remove_source(&peer(source)),
                     2 => swarm.piece_was_wrong(&peer(source)),
                     3 => drop(swarm.handle_timeout(now)),
-                    _ => if let Some(piece) = swarm.next_request(now, &peer(source))
-                        && piece.get() % 2 == 0 {
+                    _ => if let Some(mut piece) = swarm.next_request(now, &peer(source))
+                        && {
+                            let others = swarm.candidates(&peer(source), piece, |other| other.get() % 7 != 0);
+                            if let Some(other) = others.last().filter(|other| other.get() % 3 > 0) {
+                                swarm.piece_chosen(&peer(source), piece, *other);
+                                piece = *other;
+                            }
+                            piece.get() % 2 == 0
+                        } {
                             arrived += u32::from(swarm.piece_arrived(now, &peer(source), piece) != Arrival::Duplicate);
                         },
                 }
@@ -764,7 +939,7 @@ mod tests {
                     prop_assert!(source.owes.len() <= MAX_DEPTH);
                 }
             }
-            for source in 0..6 {
+            for source in 0..7 {
                 swarm.remove_source(&peer(source));
             }
             swarm.add_source(now, peer(99), Bitfield::full(layout));

@@ -166,9 +166,9 @@ fn a_crowd_serves_itself() {
         "one: {alone:.1} s; eight: {together:.1} s, {:.2} times; the seeder sent {copies:.2} copies",
         together / alone
     );
-    assert!(copies < 2.5, "{copies} copies");
+    assert!(copies < 2.0, "{copies} copies");
     assert!(
-        together < 4.0 * alone,
+        together < 3.0 * alone,
         "{together} s for eight, {alone} s for one"
     );
 }
@@ -528,6 +528,68 @@ async fn open(reader: &mut Reader, writer: &mut Writer, len: u64, pieces: Option
     }
 }
 
+/// Says that all is here, and sends so many bytes of a piece at a time.
+async fn drip(mut reader: Reader, mut writer: Writer, len: u64, every: Duration, bytes: usize) {
+    open(&mut reader, &mut writer, len, None).await;
+    let (mut first, mut sent) = (None, 0);
+    let mut drops = tokio::time::interval(every);
+    loop {
+        tokio::select! {
+            frame = reader.next() => match frame {
+                Ok(Some(Frame::Request { request, wanted })) => {
+                    let at = u64::from(wanted.candidates[0]) * MIB;
+                    first.get_or_insert((request, at));
+                }
+                Ok(Some(_)) => {}
+                _ => return,
+            },
+            _ = drops.tick(), if first.is_some() => {
+                let (request, at) = first.unwrap();
+                let (offset, is_last) = (at + sent, false);
+                let bytes = &vec![0; bytes];
+                let drop = Frame::Chunk { request, offset, is_last, bytes };
+                if writer.send(&drop).await.is_err() {
+                    return;
+                }
+                sent += bytes.len() as u64;
+            }
+        }
+    }
+}
+
+/// Shows: a download whose only source sends a little now and then says so, and takes the next source at once.
+/// How: one that sends some bytes just before it would be taken for stalled; later an honest one. The file is
+/// one piece, which needs no hashes besides its id.
+#[test]
+fn one_that_drips_is_called_slow_until_another_comes() {
+    const LEN: u64 = MIB;
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", LEN, 5);
+    let content = ContentId(*hash(&file).as_bytes());
+    let every = Duration::from_millis(1900);
+    let dripping = move |reader, writer| drip(reader, writer, LEN, every, 100);
+    let _member = pretender(&address, "drip", content, LEN, dripping);
+    let mut leecher = group.peer("leecher", &address, &[]);
+    leecher.say("download -b x.bin");
+    leecher.wait_for("slow source");
+    assert!(
+        !leecher.output().contains("put aside"),
+        "{}",
+        leecher.output()
+    );
+    let mut seeder = group.peer("honest", &address, &["--share", file.to_str().unwrap()]);
+    seeder.wait_for("Sharing");
+    let began = Instant::now();
+    wait_until("the file to be here", || {
+        names_in(&group.path("leecher")) == ["downloaded_x.bin"]
+    });
+    let took = began.elapsed();
+    println!("{took:?} once somebody else was there");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert_same(&group.path("leecher/downloaded_x.bin"), &file, LEN);
+}
+
 /// Shows: sources that promise everything and deliver nothing, or a byte now and then, cost little time.
 /// How: two of each, made of the library, beside an honest seeder that is slow.
 #[test]
@@ -544,32 +606,7 @@ fn sources_that_only_promise_hold_nothing_up() {
         open(&mut reader, &mut writer, LEN, None).await;
         while let Ok(Some(_)) = reader.next().await {}
     };
-    let dripping = |mut reader: Reader, mut writer: Writer| async move {
-        open(&mut reader, &mut writer, LEN, None).await;
-        let (mut first, mut sent) = (None, 0);
-        let mut drops = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            tokio::select! {
-                frame = reader.next() => match frame {
-                    Ok(Some(Frame::Request { request, wanted })) => {
-                        let at = u64::from(wanted.candidates[0]) * MIB;
-                        first.get_or_insert((request, at));
-                    }
-                    Ok(Some(_)) => {}
-                    _ => return,
-                },
-                _ = drops.tick(), if first.is_some() => {
-                    let (request, at) = first.unwrap();
-                    let (offset, is_last) = (at + sent, false);
-                    let drop = Frame::Chunk { request, offset, is_last, bytes: &[0] };
-                    if writer.send(&drop).await.is_err() {
-                        return;
-                    }
-                    sent += 1;
-                }
-            }
-        }
-    };
+    let dripping = |reader, writer| drip(reader, writer, LEN, Duration::from_secs(5), 1);
     let _members = [
         pretender(&address, "mute1", content, LEN, mute),
         pretender(&address, "mute2", content, LEN, mute),

@@ -28,7 +28,8 @@ pub(crate) enum Effect {
     Dial(PeerId),
     Hang(PeerId),
     AskPage(PeerId),
-    Ask(PeerId, PieceIndex),
+    /// One of these.
+    Ask(PeerId, Vec<PieceIndex>),
     Cancel(PeerId, PieceIndex),
     /// What is written is durable.
     Synced,
@@ -175,6 +176,23 @@ impl Driver {
         }
     }
 
+    /// In the place of the piece that was asked for comes another one.
+    pub(crate) fn chosen(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        piece: PieceIndex,
+        chosen: PieceIndex,
+    ) {
+        self.swarm.piece_chosen(&peer, piece, chosen);
+        if let Some(link) = self.links.get_mut(&peer)
+            && link.owes.remove(&piece)
+        {
+            link.owes.insert(chosen);
+        }
+        self.feed_idle(now);
+    }
+
     pub(crate) fn page(&mut self, now: Instant, peer: PeerId) {
         self.note_sign(now, peer);
         self.page_asked = None;
@@ -319,7 +337,9 @@ impl Driver {
 
     fn ask_piece(&mut self, now: Instant, peer: PeerId, piece: PieceIndex) {
         if self.has_page {
-            self.effects.push(Effect::Ask(peer, piece));
+            let mut candidates = vec![piece];
+            candidates.extend(self.swarm.candidates(&peer, piece, |_| true));
+            self.effects.push(Effect::Ask(peer, candidates));
             return;
         }
         self.held.push((peer, piece));

@@ -60,7 +60,7 @@ enum What {
 enum Up {
     Open,
     Page,
-    Request(u32, PieceIndex),
+    Request(u32, Vec<PieceIndex>),
     Cancel(u32),
     Closed,
 }
@@ -77,13 +77,21 @@ enum Down {
 
 struct Chunk {
     request: u32,
+    piece: PieceIndex,
     len: u64,
     is_right: bool,
 }
 
-/// A piece that somebody asked for.
+/// A piece that somebody asked for: one of these, chosen when its turn comes.
 struct Job {
     request: u32,
+    candidates: Vec<PieceIndex>,
+    begun: Option<Begun>,
+}
+
+#[derive(Clone, Copy)]
+struct Begun {
+    piece: PieceIndex,
     left: u64,
     is_right: bool,
 }
@@ -127,6 +135,8 @@ struct Node {
     last_progress: Instant,
     able_since: Option<Instant>,
     figures: Figures,
+    /// How often it sent each piece.
+    sent: BTreeMap<PieceIndex, u32>,
 }
 
 /// What is counted of one peer.
@@ -190,6 +200,7 @@ impl World {
                 last_progress: start,
                 able_since: None,
                 figures: Figures::default(),
+                sent: BTreeMap::new(),
             }
         });
         let nodes = nodes.collect();
@@ -414,11 +425,11 @@ impl World {
                 }
             }
             Effect::AskPage(peer) => self.send_up(number, peer, |_| Up::Page),
-            Effect::Ask(peer, piece) => self.send_up(number, peer, |connection| {
+            Effect::Ask(peer, pieces) => self.send_up(number, peer, |connection| {
                 connection.last_request += 1;
                 let request = connection.last_request;
-                connection.begun.insert(request, (piece, 0));
-                Up::Request(request, piece)
+                connection.begun.insert(request, (pieces[0], 0));
+                Up::Request(request, pieces)
             }),
             Effect::Cancel(peer, piece) => {
                 let Some(link) = self.nodes[number].links.get(&peer) else {
@@ -581,12 +592,11 @@ impl World {
             }
             Up::Page if self.nodes[to].member.conduct == Conduct::Mute => {}
             Up::Page => self.send_down(connection, Down::Page),
-            Up::Request(request, piece) => {
-                let is_right = self.will_be_right(connection, piece);
+            Up::Request(request, candidates) => {
                 self.connections[connection].jobs.push_back(Job {
                     request,
-                    left: self.layout.piece_len(piece) as u64,
-                    is_right,
+                    candidates,
+                    begun: None,
                 });
                 self.send_next(to);
             }
@@ -643,16 +653,19 @@ impl World {
         } else {
             256 * KIB
         };
+        let mut begun = self.begin(number, next);
         let connection = &mut self.connections[next];
         let job = connection.jobs.front_mut().expect("looked at above");
-        let len = job.left.min(run);
-        job.left -= len;
+        let len = begun.left.min(run);
+        begun.left -= len;
+        job.begun = Some(begun);
         let chunk = Chunk {
             request: job.request,
+            piece: begun.piece,
             len,
-            is_right: job.is_right,
+            is_right: begun.is_right,
         };
-        if job.left == 0 {
+        if begun.left == 0 {
             connection.jobs.pop_front();
         }
         connection.under_way += len;
@@ -664,13 +677,40 @@ impl World {
         let from = connection.from;
         let latency = self.latency(next);
         let downloader = &mut self.nodes[from];
-        let begins = (now + spent + latency).max(downloader.down_free);
-        downloader.down_free = begins + time_for(len, downloader.member.down);
-        let arrives = downloader.down_free - now;
+        let arrives = if drips {
+            // Too little to be in the way of anything.
+            spent + latency
+        } else {
+            let begins = (now + spent + latency).max(downloader.down_free);
+            downloader.down_free = begins + time_for(len, downloader.member.down);
+            downloader.down_free - now
+        };
         self.nodes[number].is_sending = true;
         self.nodes[number].figures.sent += len;
         self.after(spent, What::Sent(number, life));
         self.after(arrives, What::Down(next, Down::Chunk(chunk)));
+    }
+
+    /// The piece that is being sent on this connection, or the candidate that was sent least so far.
+    fn begin(&mut self, number: usize, connection: usize) -> Begun {
+        let job = self.connections[connection].jobs.front();
+        let job = job.expect("somebody asked");
+        if let Some(begun) = job.begun {
+            return begun;
+        }
+        let sent = &mut self.nodes[number].sent;
+        let count = |piece: &&PieceIndex| sent.get(*piece).copied().unwrap_or(0);
+        let piece = *job
+            .candidates
+            .iter()
+            .min_by_key(count)
+            .expect("at least one");
+        *sent.entry(piece).or_insert(0_u32) += 1;
+        Begun {
+            piece,
+            left: self.layout.piece_len(piece) as u64,
+            is_right: self.will_be_right(connection, piece),
+        }
     }
 
     fn down(&mut self, number: usize, down: Down) {
@@ -723,6 +763,15 @@ impl World {
     fn chunk(&mut self, number: usize, chunk: &Chunk) {
         let connection = &mut self.connections[number];
         let (from, to) = (connection.from, connection.to);
+        let Some((piece, len)) = connection.begun.get_mut(&chunk.request) else {
+            return;
+        };
+        let asked = std::mem::replace(piece, chunk.piece);
+        if *len == 0 {
+            let (now, peer) = (self.now, self.nodes[to].id);
+            self.drive(from, |driver| driver.chosen(now, peer, asked, chunk.piece));
+        }
+        let connection = &mut self.connections[number];
         let Some((piece, len)) = connection.begun.get_mut(&chunk.request) else {
             return;
         };
