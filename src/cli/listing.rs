@@ -75,12 +75,10 @@ impl Executor {
             ));
         }
         self.show_hits(&listing.hits)?;
-        let more = (listing.total as usize).saturating_sub(listing.hits.len());
-        if more > 0 {
-            self.screen
-                .text(&format!("… and {more} more: refine, or give --limit"))?;
+        match render::not_shown(&listing) {
+            Some(line) => self.screen.text(&line),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn show_hits(&self, hits: &[Hit]) -> Result<(), Failure> {

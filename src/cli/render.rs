@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::table::{Column, cut, table};
-use crate::peer::{Downloaded, Event, Hashing, Progress, Shared, State, Transfer};
+use crate::peer::{Downloaded, Event, Hashing, Listing, Progress, Shared, State, Transfer};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::text::{UserName, safe};
 
@@ -30,6 +30,19 @@ pub fn size_of(file: &Publication) -> String {
         PublicationKind::File => size(file.len),
         PublicationKind::Folder => "folder".to_owned(),
     }
+}
+
+/// How many hits of a search are not shown, as far as the tracker counted them.
+#[must_use]
+pub fn not_shown(listing: &Listing) -> Option<String> {
+    let more = (listing.total as usize).saturating_sub(listing.hits.len());
+    let count = match (more, listing.is_partial) {
+        (0, false) => return None,
+        (0, true) => "more".to_owned(),
+        (more, false) => format!("{more} more"),
+        (more, true) => format!("{more}+ more"),
+    };
+    Some(format!("… and {count}: refine, or give --limit"))
 }
 
 /// Hits of a search or a listing.
@@ -572,6 +585,23 @@ mod tests {
             lines[2],
             "名前.txt   173.0 MiB   3       b3:9f9f9f9f   hans, yoda, and 1 more"
         );
+    }
+
+    #[test]
+    fn what_is_not_shown_is_told_as_far_as_it_was_counted() {
+        let line = |total, is_partial| {
+            let hits = vec![hit("talk.mp4")];
+            not_shown(&Listing {
+                hits,
+                total,
+                is_partial,
+            })
+        };
+        let told = |count: &str| Some(format!("… and {count}: refine, or give --limit"));
+        assert_eq!(line(1, false), None);
+        assert_eq!(line(38, false), told("37 more"));
+        assert_eq!(line(1000, true), told("999+ more"));
+        assert_eq!(line(1, true), told("more"));
     }
 
     #[test]

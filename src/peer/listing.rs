@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::control::Control;
 use super::event::RequestError;
 use crate::wire::control::{
-    Cursor, Hit, Holder, ListFiles, ListPeers, Locate, Page, PeerEntry, Request, Response, Search,
+    AT_LEAST, Cursor, Hit, Holder, ListFiles, ListPeers, Locate, Page, PeerEntry, Request,
+    Response, Search,
 };
 use crate::wire::id::ContentId;
 use crate::wire::text::UserName;
@@ -25,6 +26,8 @@ pub struct Listing {
     pub hits: Vec<Hit>,
     /// How many the tracker counted.
     pub total: u32,
+    /// There are others, which it did not count.
+    pub is_partial: bool,
 }
 
 /// Names that contain `term`.
@@ -102,7 +105,11 @@ async fn hits(
     };
     let key = |hit: &Hit| (hit.file.name.clone(), hit.file.content);
     let (hits, total) = walk(control, limit, request, pick, key).await?;
-    Ok(Listing { hits, total })
+    Ok(Listing {
+        hits,
+        total: total & !AT_LEAST,
+        is_partial: total & AT_LEAST != 0,
+    })
 }
 
 /// Asks page after page; an entry that shows up twice, since the listing moved meanwhile, counts once.
@@ -114,7 +121,7 @@ async fn walk<T, K: Hash + Eq>(
     key: impl Fn(&T) -> K,
 ) -> Result<(Vec<T>, u32), RequestError> {
     let (mut entries, mut seen, mut cursor) = (Vec::new(), HashSet::new(), Cursor::default());
-    let mut total = 0;
+    let (mut first, mut is_end) = (None, false);
     for _ in 0..MAX_PAGES {
         let page = match control.ask(request(cursor.clone())).await {
             // Long listings are walked at the pace that the tracker sets.
@@ -124,7 +131,8 @@ async fn walk<T, K: Hash + Eq>(
             }
             answer => pick(answer?).ok_or(RequestError::NoAnswer)?,
         };
-        total = total.max(page.total);
+        // Only the first page counts those of all.
+        first.get_or_insert(page.total);
         entries.extend(
             page.entries
                 .into_iter()
@@ -132,10 +140,16 @@ async fn walk<T, K: Hash + Eq>(
         );
         match page.next {
             Some(next) if entries.len() < limit => cursor = next,
-            _ => break,
+            next => {
+                is_end = next.is_none();
+                break;
+            }
         }
     }
-    entries.truncate(limit);
     let found = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    Ok((entries, total.max(found)))
+    entries.truncate(limit);
+    // Whoever has seen all needs no count.
+    let total = first.filter(|_| !is_end).unwrap_or(found);
+    let bound = total & AT_LEAST;
+    Ok((entries, (total & !AT_LEAST).max(found) | bound))
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Instant;
 
-use super::index::{Index, NameId, Rank};
+use super::index::{Count, Index, NameId, Rank};
 use crate::wire::MAX_OWNERS_PER_HIT;
 use crate::wire::control::{Hit, Publication, PublicationKind, Refusal};
 use crate::wire::id::{ContentId, PeerId, SessionId};
@@ -346,7 +346,7 @@ impl Registry {
             .map(|record| record.user.clone())
             .collect();
         let file = Publication {
-            name: self.index.name(name)?.clone(),
+            name: self.index.name(name)?,
             content,
             len,
             kind,
@@ -359,12 +359,10 @@ impl Registry {
         })
     }
 
-    /// Names that contain `term`, whether somebody who has them is here or not.
+    /// Names that contain `term`, whether somebody who has them is here or not, up to `limit`.
     #[must_use]
-    pub fn count(&self, term: &str) -> usize {
-        self.index
-            .search(term, (Place::START.rank, Place::START.name))
-            .count()
+    pub fn count(&self, term: &str, limit: usize) -> Count {
+        self.index.count(term, limit)
     }
 
     /// All names that are published.

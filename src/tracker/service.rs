@@ -17,12 +17,14 @@ use crate::proto::session::Rhythm;
 use crate::wire::MAX_PAGE_ENTRIES;
 use crate::wire::codec::{DecodeError, take};
 use crate::wire::control::{
-    Cursor, HeartbeatAck, Hit, Holder, ListFiles, Locate, LoggedIn, PAGE_BUDGET, Page, PeerEntry,
-    Refusal, Request, Response, Search, encoded_len,
+    AT_LEAST, Cursor, HeartbeatAck, Hit, Holder, ListFiles, Locate, LoggedIn, PAGE_BUDGET, Page,
+    PeerEntry, Refusal, Request, Response, Search, encoded_len,
 };
 use crate::wire::id::PeerId;
 use crate::wire::text::UserName;
 
+/// Names that one search counts.
+const MAX_COUNTED: usize = 1000;
 /// Searches of one peer.
 const SEARCH_RATE: Rate = Rate::new(20.0, 50.0);
 
@@ -197,7 +199,9 @@ impl Service {
         let (place, is_first) = place_of(&search.cursor);
         let mut page = page_of_hits(self.registry.search(&search.term, place));
         if is_first && page.next.is_some() {
-            page.total = clamp(self.registry.count(&search.term));
+            let count = self.registry.count(&search.term, MAX_COUNTED);
+            let is_more = if count.is_all { 0 } else { AT_LEAST };
+            page.total = clamp(count.names) | is_more;
         }
         page
     }

@@ -341,9 +341,12 @@ pub struct Page<T> {
     pub entries: Vec<T>,
     /// Where the next page begins; absent on the last.
     pub next: Option<Cursor>,
-    /// Entries of all pages, as far as they were counted.
+    /// Entries of all pages; with [`AT_LEAST`] if they were not counted to the end.
     pub total: u32,
 }
+
+/// Set in a total that is only a lower bound.
+pub const AT_LEAST: u32 = 1 << 31;
 
 /// A published name and content, with some of those who have it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -6,7 +6,8 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
+use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not a name. The words complete "the name …".
@@ -211,6 +212,23 @@ pub fn fold(text: &str) -> String {
     nfc(&icu_casemap::CaseMapper::new().fold_string(text))
 }
 
+/// A folded text without its accents: `ete` for `été`. What makes another letter of it in its script, such
+/// as the voicing marks of kana, stays.
+#[must_use]
+pub fn without_accents(folded: &str) -> String {
+    if folded.is_ascii() {
+        return folded.to_owned();
+    }
+    let classes = CanonicalCombiningClassMapBorrowed::new();
+    let apart = DecomposingNormalizerBorrowed::new_nfd().normalize(folded);
+    let bare: String = apart
+        .chars()
+        // Overlays; points of Hebrew, Arabic and Syriac; marks above, below and attached (UAX #44).
+        .filter(|c| !matches!(classes.get_u8(*c), 1 | 10..=36 | 200..=240))
+        .collect();
+    nfc(&bare)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -300,7 +318,32 @@ mod tests {
         assert_eq!(fold("Report.PDF"), "report.pdf");
     }
 
+    #[test]
+    fn accents_go_and_letters_stay() {
+        for (text, bare) in [
+            ("été", "ete"),
+            ("e\u{301}", "e"),
+            ("ångström", "angstrom"),
+            ("ợ", "o"),
+            ("ёлка й", "елка и"),
+            ("ωμέγα", "ωμεγα"),
+            ("が", "が"),
+            ("한글", "한글"),
+            ("हिन्दी", "हिन्दी"),
+            ("ŧøß", "ŧøß"),
+            ("\u{301}", ""),
+        ] {
+            assert_eq!(without_accents(&nfc(text)), bare, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn without_accents_there_are_none_to_take(text in ".*") {
+            let bare = without_accents(&fold(&text));
+            prop_assert_eq!(without_accents(&bare), bare);
+        }
+
         #[test]
         fn shown_text_holds_nothing_that_acts(text in ".*") {
             let shown = safe(&text);
