@@ -30,6 +30,7 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         tracker_port: port,
         tracker_key: None,
         user: name.parse().unwrap(),
+        password: None,
         ports: (0, 0),
         bind: Some([127, 0, 0, 1].into()),
         downloads: downloads.to_owned(),
@@ -100,6 +101,7 @@ fn transfer(criterion: &mut Criterion) {
             max_peers: 10,
             // Nothing is shared from where keys lie.
             state_dir: dir.path().join("tracker"),
+            credentials: None,
         };
         std::fs::create_dir(&tracker.state_dir).unwrap();
         let tracker = Tracker::bind(tracker, group.clone()).unwrap();

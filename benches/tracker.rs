@@ -72,7 +72,13 @@ impl Bench {
         self.peers
             .push((Sealer::new(session, Secret::new(key)), address));
         let user = format!("user{number}").parse().unwrap();
-        self.ask(number as usize, &Request::Login(Login { user }));
+        self.ask(
+            number as usize,
+            &Request::Login(Login {
+                user,
+                password: None,
+            }),
+        );
         let name = format!("holiday {number}.jpg").parse().unwrap();
         let files = vec![Publication {
             name,
@@ -101,6 +107,7 @@ impl Bench {
                     office,
                     random,
                     resume,
+                    credential_mark: None,
                 };
                 let response = self.service.answer(moment, &caller, request);
                 self.endpoint.respond(caller.session, number, &response);

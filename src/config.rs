@@ -66,6 +66,8 @@ pub struct TrackerSection {
     pub timeout: Option<Span>,
     /// Most peers at the same time.
     pub max_peers: Option<usize>,
+    /// File of users with passwords; empty for none.
+    pub credentials: Option<PathBuf>,
 }
 
 /// `[peer]`
@@ -245,7 +247,8 @@ impl Config {
                     port,
                     heartbeat,
                     timeout,
-                    max_peers
+                    max_peers,
+                    credentials
                 },
                 self.tracker,
                 lower.tracker

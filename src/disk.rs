@@ -86,7 +86,8 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFi
 /// # Errors
 /// What the system says; the old file is still there then.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| *dir != Path::new(""));
+    let dir = dir.unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".p2pfs-")
         .permissions(std::fs::Permissions::from_mode(0o600))
@@ -95,6 +96,25 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
+}
+
+/// Waits for its turn to change `path`, until the returned file is dropped. The lock is a file beside it, for
+/// the file itself is replaced.
+///
+/// # Errors
+/// What the system says.
+pub fn lock_private(path: &Path) -> io::Result<File> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.with_file_name(name))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Opens a private file for reading and writing, and creates it when there is none.

@@ -338,6 +338,7 @@ impl World {
                         office,
                         random,
                         resume,
+                        credential_mark: None,
                     };
                     let response = service.answer(moment, &caller, request);
                     endpoint.respond(caller.session, number, &response);
@@ -411,7 +412,10 @@ impl World {
                     }
                 }
                 Event::NeedHandshake => needs_handshake = true,
-                Event::LoginRefused(refusal) => panic!("seed {}: {refusal:?}", self.seed),
+                Event::LoginWaits => {}
+                Event::LoggedOut(refusal) | Event::LoginRefused(refusal) => {
+                    panic!("seed {}: {refusal:?}", self.seed)
+                }
                 Event::Lost | Event::Back => self
                     .log
                     .push(format!("{:?} {number} {event:?}", now - self.start)),
@@ -680,6 +684,7 @@ fn a_forged_source_is_never_handed_out() {
                     office,
                     random,
                     resume,
+                    credential_mark: None,
                 };
                 let request = Request::Search(Search {
                     term: "file".to_owned(),

@@ -19,6 +19,7 @@ use p2pfs::wire::control::{
 use p2pfs::wire::frame::Welcome;
 use p2pfs::wire::id::{ContentId, PeerId, RequestId, SessionId};
 use p2pfs::wire::packet::{DataHeader, FrameHeader};
+use p2pfs::wire::password::Password;
 use p2pfs::wire::text::{FileName, UserName};
 use p2pfs::wire::transfer::{Frame, HashPage, Opened, PieceSet, Wanted, WantedFiles};
 use serde_json::{Map, Value, json};
@@ -163,10 +164,26 @@ fn welcome() -> Welcome {
 fn requests_by_name() -> Vec<(&'static str, Request)> {
     let start = Cursor::default;
     vec![
-        ("login", Request::Login(Login { user: user("ana") })),
+        (
+            "login",
+            Request::Login(Login {
+                user: user("ana"),
+                password: None,
+            }),
+        ),
         (
             "login_composed",
-            Request::Login(Login { user: user("zoë") }),
+            Request::Login(Login {
+                user: user("zoë"),
+                password: None,
+            }),
+        ),
+        (
+            "login_with_password",
+            Request::Login(Login {
+                user: user("ana"),
+                password: Some(Password::parse("rose-tinted-otter").unwrap()),
+            }),
         ),
         ("heartbeat", Request::Heartbeat),
         ("leave", Request::Leave),
@@ -330,6 +347,7 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
                 total: 1,
             }),
         ),
+        ("wait", Response::Wait(250)),
         ("again", Response::Again),
         ("refused_malformed", refused(Refusal::Malformed)),
         ("refused_not_logged_in", refused(Refusal::NotLoggedIn)),
@@ -358,6 +376,13 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
         ),
         ("refused_full", refused(Refusal::Full)),
         ("refused_no_such_user", refused(Refusal::NoSuchUser)),
+        ("refused_password_needed", refused(Refusal::PasswordNeeded)),
+        ("refused_wrong_login", refused(Refusal::WrongLogin)),
+        (
+            "refused_login_too_often",
+            refused(Refusal::LoginTooOften { wait_ms: 4000 }),
+        ),
+        ("refused_login_void", refused(Refusal::LoginVoid)),
     ]
 }
 

@@ -141,6 +141,9 @@ pub enum Action {
     Info(InfoArgs),
     /// Make a strong passphrase, or rate one
     Passphrase(PassphraseArgs),
+    /// Keep the users of a tracker and their passwords
+    #[command(subcommand)]
+    User(UserAction),
     /// A tracker and two peers on this machine: share, search, download, compare
     Demo(DemoArgs),
     /// Help on exit-codes, environment, json or security
@@ -172,6 +175,9 @@ pub struct TrackerArgs {
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub allow_weak_passphrase: bool,
+    /// File of users: logins need a password [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
 }
 
 /// How to join, for everything that needs a tracker.
@@ -186,6 +192,12 @@ pub struct JoinArgs {
     /// Your name for the others [default: login name]
     #[arg(short, long, env = "P2PFS_NAME")]
     pub name: Option<String>,
+    /// User to log in as, at a tracker with passwords [default: your name]
+    #[arg(long, value_name = "USER")]
+    pub login: Option<String>,
+    /// File with that user's password in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
     /// Port to listen on: N, A-B, or 0 for any [default: 8001-8100]
     #[arg(short, long, value_name = "PORT", env = "P2PFS_PORT")]
     pub port: Option<String>,
@@ -327,6 +339,38 @@ pub enum PassphraseAction {
     Check,
 }
 
+/// `p2pfs user …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum UserAction {
+    /// Add a user
+    Add(UserTarget),
+    /// Give a user another password; a login with the old one ends
+    Passwd(UserTarget),
+    /// Remove a user; a login ends
+    Remove(UserTarget),
+    /// The names of all users
+    List {
+        /// File of users [default: the configuration's, or tracker/credentials in the state directory]
+        #[arg(long, value_name = "FILE")]
+        credentials: Option<PathBuf>,
+    },
+    /// Do user and password fit? Exit code 3 when not
+    Verify(UserTarget),
+}
+
+/// Which user, in which file.
+#[derive(Clone, Debug, Args)]
+pub struct UserTarget {
+    /// Name of the user
+    pub name: String,
+    /// File of users [default: the configuration's, or tracker/credentials in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// File with the password in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
 /// `p2pfs demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
@@ -392,6 +436,13 @@ mod tests {
             "p2pfs lap",
             "p2pfs passphrase check",
             "p2pfs demo file",
+            "p2pfs tracker --credentials f",
+            "p2pfs peer --tracker h --login ana --password-file f",
+            "p2pfs user add ana --credentials f",
+            "p2pfs user passwd ana --password-file -",
+            "p2pfs user remove ana",
+            "p2pfs user list --credentials f",
+            "p2pfs user verify ana",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

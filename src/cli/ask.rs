@@ -17,6 +17,7 @@ use super::exit::Failure;
 use super::passphrase::{find_slip, rate};
 use super::screen::Screen;
 use crate::crypto::secret::Passphrase;
+use crate::wire::password::Password;
 use crate::wire::text::safe;
 
 static TERMINAL: OnceLock<Termios> = OnceLock::new();
@@ -157,10 +158,10 @@ pub fn given_passphrase(
 
 fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(path) = file {
-        return read(path, screen).map(Some);
+        return read(path, "passphrase", screen).map(Some);
     }
     if let Some(path) = variable("P2PFS_PASSPHRASE_FILE") {
-        return read(Path::new(&path), screen).map(Some);
+        return read(Path::new(&path), "passphrase", screen).map(Some);
     }
     if let Some(text) = variable("P2PFS_PASSPHRASE") {
         let text = text
@@ -168,7 +169,25 @@ fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String
             .map_err(|_| Failure::usage("P2PFS_PASSPHRASE is not UTF-8 text"))?;
         return Ok(Some(Zeroizing::new(text)));
     }
-    credential().map(|path| read(&path, screen)).transpose()
+    credential()
+        .map(|path| read(&path, "passphrase", screen))
+        .transpose()
+}
+
+/// A user's password, from the file of the flag or of the environment.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn password_file(file: Option<&Path>, screen: &Screen) -> Result<Option<Password>, Failure> {
+    let path = file.map(Path::to_owned);
+    let path = path.or_else(|| variable("P2PFS_PASSWORD_FILE").map(PathBuf::from));
+    let Some(path) = path else { return Ok(None) };
+    let text = read(&path, "password", screen)?;
+    // Only the first line, as people write such files.
+    let line = text.split_inclusive('\n').next().unwrap_or_default();
+    Password::parse(line)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("the password {error}")))
 }
 
 /// What an environment variable says; set to nothing it says nothing.
@@ -182,17 +201,16 @@ fn credential() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-fn read(path: &Path, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
+fn read(path: &Path, what: &str, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     if path == Path::new("-") {
         let read = io::stdin().lock().take(MAX_FILE_LEN).read_line(&mut text);
-        read.map_err(|error| Failure::usage(format!("no passphrase on standard input: {error}")))?;
+        read.map_err(|error| Failure::usage(format!("no {what} on standard input: {error}")))?;
         return Ok(text);
     }
     let shown = safe(&path.to_string_lossy());
-    let fail = |error: io::Error| {
-        Failure::usage(format!("cannot read the passphrase from {shown}: {error}"))
-    };
+    let fail =
+        |error: io::Error| Failure::usage(format!("cannot read the {what} from {shown}: {error}"));
     let file = std::fs::File::open(path).map_err(fail)?;
     let found = file.metadata().map_err(fail)?;
     if found.is_file() && found.permissions().mode() & 0o077 != 0 {

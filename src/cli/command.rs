@@ -121,6 +121,8 @@ pub enum Command {
     /// Your name and key print, and the tracker's
     #[command(visible_alias = "status")]
     Id,
+    /// Log in again, after the tracker ended your login
+    Login,
     /// This list; help COMMAND: more of one
     #[command(visible_alias = "?")]
     Help {

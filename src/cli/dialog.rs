@@ -14,10 +14,11 @@ use zeroize::Zeroizing;
 use super::exit::{Class, Failure};
 use super::passphrase::{Slip, WORDS, find_slip, generate, rate};
 use crate::crypto::secret::Passphrase;
+use crate::wire::password::Password;
 use crate::wire::text::safe;
 
 /// Answers that will not do, after which nobody is taken to be there.
-const MAX_ANSWERS: usize = 10;
+pub(super) const MAX_ANSWERS: usize = 10;
 
 /// Longest hidden answer that is read, in bytes: more than any passphrase has.
 const MAX_HIDDEN_LEN: usize = 4096;
@@ -80,10 +81,10 @@ impl Asker for Person {
 }
 
 /// While this lives, the terminal does not show what is typed.
-struct Silent(Termios);
+pub(super) struct Silent(Termios);
 
 impl Silent {
-    fn begin() -> io::Result<Self> {
+    pub(super) fn begin() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
@@ -301,6 +302,20 @@ pub fn describe(slip: &Slip) -> String {
 pub fn hidden(asker: &mut dyn Asker, prompt: &str) -> Result<Zeroizing<String>, Failure> {
     let answer = asker.hidden(prompt).map_err(|error| broken(&error))?;
     answer.ok_or_else(ended)
+}
+
+/// Asks for a password until the answer can be one.
+///
+/// # Errors
+/// When there are no more answers.
+pub fn password(asker: &mut dyn Asker, prompt: &str) -> Result<Password, Failure> {
+    for _ in 0..MAX_ANSWERS {
+        match Password::parse(&hidden(asker, prompt)?) {
+            Ok(password) => return Ok(password),
+            Err(error) => asker.tell(&format!("  the password {error}")),
+        }
+    }
+    Err(ended())
 }
 
 #[cfg(test)]

@@ -128,6 +128,9 @@ impl Executor {
                 let text = help(command.as_deref()).map_err(Failure::usage)?;
                 self.screen.text(&text)
             }
+            Command::Login => Err(Failure::usage(
+                "nothing to log in to: the login holds, or nobody can be asked",
+            )),
             Command::Quit => Ok(()),
         }
     }

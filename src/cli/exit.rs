@@ -7,6 +7,7 @@ use crate::disk::{LockError, PrivateFileError};
 use crate::keyfile::KeyFileError;
 use crate::peer::{DownloadError, JoinError, RequestError, ShareError};
 use crate::tracker::TrackerError;
+use crate::tracker::credentials::{CredentialsError, EditError};
 
 /// What went wrong, as far as a script wants to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +137,11 @@ impl From<JoinError> for Failure {
                 };
                 Self::new(Class::Login, message).hint(hint)
             }
-            JoinError::Refused(_) => Self::new(Class::Login, message),
+            JoinError::Refused(_) | JoinError::WrongLogin | JoinError::LoginTooOften(_) => {
+                Self::new(Class::Login, message)
+            }
+            JoinError::PasswordNeeded { .. } => Self::new(Class::Login, message)
+                .hint("give --login USER and --password-file FILE, or run in a terminal"),
         }
     }
 }
@@ -178,6 +183,26 @@ impl From<TrackerError> for Failure {
         match error {
             TrackerError::Port { .. } => Self::new(Class::Network, error.to_string()),
             TrackerError::Keys(error) => Self::from(error),
+            TrackerError::Credentials(error) => Self::from(error),
+            TrackerError::Threads(_) => Self::new(Class::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<CredentialsError> for Failure {
+    fn from(error: CredentialsError) -> Self {
+        Self::new(Class::Local, error.to_string())
+    }
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Self {
+        let message = error.to_string();
+        match error {
+            EditError::File(_) => Self::new(Class::Local, message),
+            EditError::Exists(user) => Self::new(Class::Local, message)
+                .hint(format!("p2pfs user passwd {user} gives another password")),
+            EditError::Missing(_) => Self::new(Class::NotFound, message),
         }
     }
 }

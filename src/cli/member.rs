@@ -6,16 +6,18 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::args::{JoinArgs, ListArgs, PeerArgs};
-use super::ask::{Dialog, Purpose};
+use super::ask::{self, Dialog, Purpose};
 use super::command::Command;
-use super::executor::{Executor, Patience};
-use super::exit::Failure;
+use super::dialog::{self, Person};
+use super::executor::{self, Executor, Patience};
+use super::exit::{Class, Failure};
 use super::prompt::{self, End};
 use super::screen::Screen;
 use super::setup::{self, Home, WithoutHome};
 use super::{Context, join_address, render};
 use crate::crypto::kdf::Group;
-use crate::peer::{Event, JoinError, Peer, Restart, Settings};
+use crate::peer::{self, Event, JoinError, Peer, Restart};
+use crate::wire::text::UserName;
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -68,6 +70,9 @@ impl Context {
         let executor = self.join(&args.join, group, manner).await?;
         let peer = executor.peer();
         let address = peer.tracker_address();
+        if peer.has_password() {
+            self.screen.text(&format!("Logged in as {}", peer.user()))?;
+        }
         self.screen.text(&format!(
             "Joined {address} as {}, listening on {}.{}",
             peer.user(),
@@ -92,6 +97,7 @@ impl Context {
                     Ok(())
                 }
             }
+            failure = self.until_logged_out(&executor), if !is_attended => Err(failure),
             done = work => done,
         };
         executor.leave().await;
@@ -153,7 +159,12 @@ impl Context {
                     crate::wire::text::safe(&name)
                 ))?;
             }
-            self.shutdown.token().cancelled().await;
+            let out = tokio::select! {
+                () = self.shutdown.token().cancelled() => Ok(()),
+                failure = self.until_logged_out(&executor) => Err(failure),
+            };
+            executor.leave().await;
+            return out;
         }
         executor.leave().await;
         shared
@@ -199,6 +210,7 @@ impl Context {
         };
         let done = tokio::select! {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            failure = self.until_logged_out(&executor) => Err(failure),
             done = work => done,
         };
         executor.leave().await;
@@ -221,14 +233,25 @@ impl Context {
             WithoutHome::Fail => Restart::Restores,
             WithoutHome::Temporary => Restart::Ignores,
         };
-        let settings = Settings {
-            unfinished,
-            ..self.setup.peer(join, &home, restart)?
+        let mut settings = self.setup.peer(join, &home, restart)?;
+        settings.unfinished = unfinished;
+        let (file, screen) = (join.password_file.clone(), self.screen.clone());
+        settings.password = self
+            .asked(move || ask::password_file(file.as_deref(), &screen))
+            .await?;
+        let login = match &join.login {
+            Some(_) => settings.user.clone(),
+            None => self.setup.user_name(join)?,
         };
+        if settings.password.is_some() {
+            // A password is one user's, also where the name would only be borrowed.
+            settings.user = login.clone();
+        }
+        let asks_for_password = self.dialog() == Dialog::Terminal && settings.password.is_none();
         let mut group = group;
         let mut pause = FIRST_PAUSE;
         let (peer, events) = loop {
-            let joining = Peer::join(settings.clone(), group, home.identity.clone());
+            let joining = Peer::join(settings.clone(), group.clone(), home.identity.clone());
             let joined = tokio::select! {
                 () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
                 joined = joining => joined,
@@ -238,28 +261,100 @@ impl Context {
                     if self.asks_for_passphrase() && pause <= LONGEST_PAUSE =>
                 {
                     self.screen.tell(&Failure::from(error));
+                    self.pause(&mut pause, Duration::ZERO).await?;
+                    group = self.group(Purpose::Join).await?;
+                }
+                Err(JoinError::PasswordNeeded { .. }) if asks_for_password => {
+                    let asked = settings.user.clone();
+                    self.ask_login(
+                        &mut settings,
+                        join,
+                        if asked == login { asked } else { login.clone() },
+                    )
+                    .await?;
+                }
+                Err(error @ (JoinError::WrongLogin | JoinError::LoginTooOften(_)))
+                    if asks_for_password && pause <= LONGEST_PAUSE =>
+                {
+                    let wait = match &error {
+                        JoinError::LoginTooOften(wait) => *wait,
+                        _ => Duration::ZERO,
+                    };
+                    self.screen.tell(&Failure::from(error));
+                    self.pause(&mut pause, wait).await?;
+                    let asked = settings.user.clone();
+                    self.ask_login(&mut settings, join, asked).await?;
                 }
                 joined => break joined?,
             }
-            tokio::select! {
-                () = self.shutdown.token().cancelled() => return Err(self.interrupted()),
-                () = tokio::time::sleep(pause) => pause *= 2,
-            }
-            group = self.group(Purpose::Join).await?;
         };
         let screen = self.screen.clone();
         let executor = Executor::new(peer, screen.clone(), patience);
         executor.tell_with(async move {
             // The lock on the state directory lives as long as events are shown: until the peer is gone.
             let _home = home;
-            show_events(events, &screen).await;
+            show_events(events, &screen, patience).await;
         });
         Ok(executor)
     }
 }
 
+impl Context {
+    /// Holds up the next question, longer each time.
+    async fn pause(&self, pause: &mut Duration, least: Duration) -> Result<(), Failure> {
+        let wait = least.max(*pause);
+        *pause *= 2;
+        tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+
+    /// Asks somebody, on a thread that may wait.
+    async fn asked<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let asking = tokio::task::spawn_blocking(ask);
+        tokio::select! {
+            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            asked = asking => asked.map_err(|error| Failure::new(Class::Failed, error.to_string()))?,
+        }
+    }
+
+    /// Asks for user, unless `--login` said it, and password.
+    async fn ask_login(
+        &self,
+        settings: &mut peer::Settings,
+        join: &JoinArgs,
+        user: UserName,
+    ) -> Result<(), Failure> {
+        let asks_for_user = join.login.is_none();
+        let (user, password) = self
+            .asked(move || {
+                let user = if asks_for_user {
+                    dialog::question(&mut Person, "User name", Some(user.as_str()), |answer| {
+                        executor::parse_user(answer).map_err(|failure| failure.line())
+                    })?
+                } else {
+                    user
+                };
+                Ok((user, dialog::password(&mut Person, "Password")?))
+            })
+            .await?;
+        (settings.user, settings.password) = (user, Some(password));
+        Ok(())
+    }
+
+    /// Ends what runs when the tracker ends the login: nobody can be asked for another password.
+    async fn until_logged_out(&self, executor: &Executor) -> Failure {
+        let reason = executor.peer().logged_out().await;
+        Failure::new(Class::Login, reason)
+    }
+}
+
 /// Prints what happens by itself, until the peer is gone.
-async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
+async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen, patience: Patience) {
     let mut milestones = render::Milestones::default();
     while let Some(event) = events.recv().await {
         match &event {
@@ -281,6 +376,8 @@ async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen) {
                     done, None,
                 )]));
             }
+            // The program ends with this line, where nobody can be asked.
+            Event::LoggedOut { .. } if patience == Patience::Retries => {}
             Event::Left => return,
             other => {
                 if let Some(line) = render::event(other) {

@@ -19,6 +19,7 @@ pub mod setup;
 pub mod steer;
 pub mod table;
 pub mod topics;
+pub mod user;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -87,6 +88,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
                 .await
         }
         Some(Action::Passphrase(args)) => context.passphrase(&args),
+        Some(Action::User(action)) => context.user(action).await,
         Some(Action::Demo(args)) => {
             demo::run(args.file, &context.screen, context.shutdown.token()).await
         }

@@ -6,6 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::crypto::secret::Passphrase;
 use crate::nearest::nearest;
+use crate::wire::password::Password;
+use crate::wire::text::UserName;
 
 /// Words of a passphrase that is made for somebody: 66 bits.
 pub const WORDS: usize = 6;
@@ -56,6 +58,21 @@ impl Rating {
 )]
 pub fn rate(passphrase: &Passphrase) -> Rating {
     let entropy = zxcvbn::zxcvbn(passphrase.expose(), &[]);
+    Rating {
+        score: u8::from(entropy.score()),
+        guesses_log10: entropy.guesses_log10().max(0.0) as u32,
+    }
+}
+
+/// Rates a user's password; the name in it makes it worse.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a logarithm between 0 and 400"
+)]
+pub fn rate_password(password: &Password, user: &UserName) -> Rating {
+    let entropy = zxcvbn::zxcvbn(password.expose(), &[user.as_str()]);
     Rating {
         score: u8::from(entropy.score()),
         guesses_log10: entropy.guesses_log10().max(0.0) as u32,

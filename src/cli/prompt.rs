@@ -5,17 +5,25 @@
 //! command is finished before the next one begins, so that scripts can rely on the order.
 
 use std::io::BufRead as _;
+use std::time::Duration;
 
+use rustix::termios::{QueueSelector, tcflush};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use super::ask::Dialog;
 use super::command::{Command, parse};
+use super::dialog::Silent;
 use super::executor::Executor;
 use super::exit::{Class, Failure};
 use super::screen::Screen;
+use crate::peer::JoinError;
+use crate::wire::password::{Password, PasswordError};
 
 const PROMPT: &str = "P2P> ";
+/// Wrong passwords after which the question is not asked again by itself.
+const MAX_FAILURES: u32 = 5;
 /// Longest line that is read, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -44,12 +52,32 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         screen.prompt(Some(PROMPT));
     }
     let mut is_quit = false;
-    while let Some(line) = lines.recv().await {
+    let mut login = Relogin::default();
+    loop {
+        let line = tokio::select! {
+            _ = executor.peer().logged_out(), if is_typed && login.may_ask() => {
+                login.ask(screen);
+                continue;
+            }
+            line = lines.recv() => line.map(Zeroizing::new),
+        };
+        let Some(line) = line else { break };
         // Enter was pressed: what is printed now stands on lines of its own.
         screen.prompt(None);
         end = End::Asked;
+        if login.is_asking() {
+            login.take(executor, screen, &line).await;
+            if is_typed && !login.is_asking() {
+                screen.prompt(Some(PROMPT));
+            }
+            continue;
+        }
         match parse(&line) {
             Ok(None) => {}
+            Ok(Some(Command::Login)) if is_typed && login.is_declined() => {
+                login = Relogin::default();
+                continue;
+            }
             Ok(Some(Command::Quit)) => {
                 is_quit = true;
                 break;
@@ -86,6 +114,76 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     }
     screen.prompt(None);
     Ok(end)
+}
+
+/// The question for the password, after the tracker has ended the login.
+#[derive(Default)]
+struct Relogin {
+    /// Lives while the question stands: nothing that is typed is shown.
+    silent: Option<Silent>,
+    failures: u32,
+    is_declined: bool,
+}
+
+impl Relogin {
+    fn may_ask(&self) -> bool {
+        !self.is_asking() && !self.is_declined
+    }
+
+    const fn is_asking(&self) -> bool {
+        self.silent.is_some()
+    }
+
+    const fn is_declined(&self) -> bool {
+        self.is_declined
+    }
+
+    fn ask(&mut self, screen: &Screen) {
+        screen.prompt(None);
+        screen.end_line();
+        match Silent::begin() {
+            Ok(silent) => {
+                // Half of a command is no part of a password.
+                let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
+                self.silent = Some(silent);
+                screen.prompt(Some("Password (Enter alone: later): "));
+            }
+            Err(_) => self.is_declined = true,
+        }
+    }
+
+    /// What was typed at the question.
+    async fn take(&mut self, executor: &Executor, screen: &Screen, line: &str) {
+        self.silent = None;
+        screen.note("[hidden]");
+        let password = match Password::parse(line) {
+            Ok(password) => password,
+            Err(PasswordError::Empty) => return self.decline(screen),
+            Err(error) => {
+                screen.failure(&Failure::usage(format!("the password {error}")));
+                return;
+            }
+        };
+        let Err(error) = executor.peer().log_in(password).await else {
+            self.failures = 0;
+            return;
+        };
+        let least = match &error {
+            JoinError::LoginTooOften(wait) => *wait,
+            _ => Duration::ZERO,
+        };
+        screen.tell(&Failure::from(error));
+        self.failures += 1;
+        if self.failures >= MAX_FAILURES {
+            return self.decline(screen);
+        }
+        tokio::time::sleep(least.max(Duration::from_secs(1 << (self.failures - 1)))).await;
+    }
+
+    fn decline(&mut self, screen: &Screen) {
+        self.is_declined = true;
+        screen.note("Not logged in; type login to log in again");
+    }
 }
 
 /// Runs commands that were given as arguments, one after the other.

@@ -416,6 +416,8 @@ pub fn event(event: &Event) -> Option<String> {
             format!("! the tracker is lost: {}; trying on", safe(reason))
         }
         Event::TrackerBack => "! the tracker is back".to_owned(),
+        Event::LoggedOut { reason } => format!("! {}", safe(reason)),
+        Event::LoggedIn => "Logged in again".to_owned(),
         Event::Waiting { name, reason } => {
             format!("! {name}: waiting for a seeder ({})", safe(reason))
         }

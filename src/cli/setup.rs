@@ -111,7 +111,18 @@ impl Setup {
                 .or(config.max_peers)
                 .unwrap_or(DEFAULT_MAX_PEERS),
             state_dir,
+            credentials: args
+                .credentials
+                .clone()
+                .or_else(|| config.credentials.clone())
+                .filter(|path| !path.as_os_str().is_empty()),
         })
+    }
+
+    /// Where users are kept when nobody says otherwise.
+    #[must_use]
+    pub fn usual_credentials(&self) -> Option<PathBuf> {
+        state_dir(&self.global, "tracker").map(|dir| dir.join("credentials"))
     }
 
     /// How the peer joins and works.
@@ -155,7 +166,11 @@ impl Setup {
             tracker_host,
             tracker_port,
             tracker_key: self.tracker_key(args)?,
-            user: home.user_name(self.user_name(args)?)?,
+            user: match &args.login {
+                Some(login) => super::executor::parse_user(login)?,
+                None => home.user_name(self.user_name(args)?)?,
+            },
+            password: None,
             ports: ports
                 .map_or(Ok(DEFAULT_PEER_PORTS), |text| parse_ports(text))
                 .map_err(Failure::usage)?,
@@ -207,7 +222,11 @@ impl Setup {
         }
     }
 
-    fn user_name(&self, args: &JoinArgs) -> Result<UserName, Failure> {
+    /// The name that somebody said, or that of the account.
+    ///
+    /// # Errors
+    /// When it cannot be one.
+    pub fn user_name(&self, args: &JoinArgs) -> Result<UserName, Failure> {
         let given = args
             .name
             .as_ref()

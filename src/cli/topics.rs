@@ -28,6 +28,7 @@ Codes that are not listed are failures.";
 const ENVIRONMENT: &str = "\
 P2PFS_PASSPHRASE_FILE  file with the passphrase in its first line
 P2PFS_PASSPHRASE       the passphrase itself; others of your account can see it
+P2PFS_PASSWORD_FILE    file with a user's password in its first line
 P2PFS_CONFIG           configuration file
 P2PFS_STATE_DIR        where identity and keys are kept
 P2PFS_NETWORK          name that separates groups
@@ -60,7 +61,9 @@ transfer  no, name, id, state (queued, running, waiting or paused), reason (of w
             rate, peers (how many send)
 limits    up, down
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
-            name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent)
+            name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
+            of p2pfs user (command: user add): user
+user      one of p2pfs user list: user
 rating    of a passphrase: score (0 to 4), guesses_log10, ok
 error     class (usage, auth, network, file, refused, integrity, interrupted, other), code (the exit
             code), message, hint; what fails ends with it";

@@ -9,9 +9,14 @@
 //! with the session's resumption secret, the psk of Noise_NNpsk0, does it open a new session; a fresh
 //! Diffie-Hellman keeps that one's traffic safe even when ticket keys leak later.
 
+use std::fmt;
+use std::sync::Arc;
+
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use ring::hmac;
 use snow::{Builder, HandshakeState};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::envelope::DatagramKeys;
@@ -71,10 +76,17 @@ pub struct TicketContent {
 #[error("the ticket is not valid")]
 pub struct InvalidTicket;
 
+/// The users of a tracker that wants passwords, as they are now.
+pub trait Roll: Send + Sync {
+    /// The PHC form of this user's password hash.
+    fn hash_of(&self, user: &UserName) -> Option<String>;
+}
+
 /// Makes tickets and answers those who come back with one: the tracker's side.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct TicketOffice {
     secret: Secret<64>,
+    roll: Option<Arc<dyn Roll>>,
 }
 
 /// A RESUME that is in order.
@@ -101,7 +113,52 @@ impl TicketOffice {
         secret[32..].copy_from_slice(group.pw().expose());
         Self {
             secret: Secret::new(secret),
+            roll: None,
         }
+    }
+
+    /// From now on a ticket is good only while its user is on `roll` with the same password.
+    pub fn ask_for_passwords(&mut self, roll: Arc<dyn Roll>) {
+        self.roll = Some(roll);
+    }
+
+    /// What a ticket that is issued at `issued_ms` says of a password: it changes with the hash, and tells
+    /// nothing of it.
+    #[must_use]
+    pub fn credential_mark(&self, hash: &str, issued_ms: u64) -> [u8; 8] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.day_key(day_of(issued_ms)).expose());
+        *hmac::sign(&key, hash.as_bytes())
+            .as_ref()
+            .first_chunk()
+            .expect("HMAC-SHA256 has 32 bytes")
+    }
+
+    /// The same ticket as if it were issued at `unix_ms`.
+    ///
+    /// # Errors
+    /// When its user is gone, has another password, or never showed one.
+    pub fn renew(
+        &self,
+        ticket: &TicketContent,
+        unix_ms: u64,
+    ) -> Result<TicketContent, InvalidTicket> {
+        let mut renewed = TicketContent {
+            issued_ms: unix_ms,
+            expires_ms: unix_ms.saturating_add(TICKET_LIFE_MS),
+            ..ticket.clone()
+        };
+        if let Some(roll) = &self.roll {
+            let hash = roll.hash_of(&ticket.user).ok_or(InvalidTicket)?;
+            let mark = self.credential_mark(&hash, ticket.issued_ms);
+            let is_same = mark.ct_eq(&ticket.credential_mark);
+            if !ticket.has_password || !bool::from(is_same) {
+                return Err(InvalidTicket);
+            }
+            renewed.credential_mark = self.credential_mark(&hash, unix_ms);
+        } else {
+            (renewed.has_password, renewed.credential_mark) = (false, [0; 8]);
+        }
+        Ok(renewed)
     }
 
     /// Seals `content` under the key of the day on which it is issued.
@@ -175,10 +232,8 @@ impl TicketOffice {
         let ticket = Ticket(*datagram[16..].first_chunk().expect("304 bytes"));
         let ticket = self.open(&ticket, unix_ms)?;
         let renewed = TicketContent {
-            issued_ms: unix_ms,
-            expires_ms: unix_ms.saturating_add(TICKET_LIFE_MS),
             id: random_bytes(random),
-            ..ticket.clone()
+            ..self.renew(&ticket, unix_ms)?
         };
         let renewed = self.issue(&renewed, random);
         let grant = Grant {
@@ -199,8 +254,17 @@ impl TicketOffice {
     }
 
     fn cipher(&self, day: [u8; 4]) -> XChaCha20Poly1305 {
-        let secret = self.secret.expose();
-        XChaCha20Poly1305::new(hkdf(label::TICKET, &[secret], &day).expose().into())
+        XChaCha20Poly1305::new(self.day_key(day).expose().into())
+    }
+
+    fn day_key(&self, day: [u8; 4]) -> Secret<32> {
+        hkdf(label::TICKET, &[self.secret.expose()], &day)
+    }
+}
+
+impl fmt::Debug for TicketOffice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketOffice(..)")
     }
 }
 

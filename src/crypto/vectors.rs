@@ -1,7 +1,7 @@
 //! Every byte of `tests/vectors/protocol.json`, made again, and what must not pass for a handshake.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -18,12 +18,13 @@ use super::random::{OsRandom, Random};
 use super::secret::{Passphrase, Secret};
 use super::stream::{FrameSealer, Suite};
 use super::ticket::{
-    InvalidTicket, Resumable, Resumed, Resuming, TICKET_LIFE_MS, TicketContent, TicketOffice,
+    InvalidTicket, Resumable, Resumed, Resuming, Roll, TICKET_LIFE_MS, TicketContent, TicketOffice,
 };
 use super::{cpace, label};
 use crate::wire::control::Ticket;
 use crate::wire::id::SessionId;
 use crate::wire::packet::{CONFIRM_LEN, Datagram, HELLO_LEN, Role};
+use crate::wire::text::UserName;
 
 static VECTORS: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../tests/vectors/protocol.json")).unwrap()
@@ -579,6 +580,64 @@ fn tickets_are_good_for_their_time_and_place_only() {
             Err(InvalidTicket),
             "bit {bit}"
         );
+    }
+}
+
+/// One user, with this hash.
+struct One(&'static str);
+
+impl Roll for One {
+    fn hash_of(&self, user: &UserName) -> Option<String> {
+        (user.as_str() == ticket_content().user.as_str()).then(|| self.0.to_owned())
+    }
+}
+
+#[test]
+fn a_ticket_is_good_as_long_as_its_password() {
+    let with = |roll: &'static str| {
+        let mut office = office();
+        office.ask_for_passwords(Arc::new(One(roll)));
+        office
+    };
+    let plain = TicketContent {
+        has_password: false,
+        credential_mark: [0; 8],
+        ..ticket_content()
+    };
+    assert!(office().renew(&plain, ISSUED_MS).is_ok());
+    assert!(with("a").renew(&plain, ISSUED_MS).is_err(), "no password");
+    let ticket = TicketContent {
+        has_password: true,
+        credential_mark: office().credential_mark("a", ISSUED_MS),
+        ..plain.clone()
+    };
+    let forged = TicketContent {
+        has_password: false,
+        ..ticket.clone()
+    };
+    assert!(with("a").renew(&forged, ISSUED_MS).is_err());
+    assert!(with("b").renew(&ticket, ISSUED_MS).is_err(), "another one");
+    let eve = TicketContent {
+        user: "eve".parse().unwrap(),
+        ..ticket.clone()
+    };
+    assert!(with("a").renew(&eve, ISSUED_MS).is_err(), "nobody");
+    // Over midnight the mark is made anew, under the next day's key, and is good again.
+    let tomorrow = ISSUED_MS + 86_400_000 - 1;
+    let renewed = with("a").renew(&ticket, tomorrow).unwrap();
+    assert_ne!(renewed.credential_mark, ticket.credential_mark);
+    assert!(with("a").renew(&renewed, tomorrow + 1).is_ok());
+    let random = &mut OsRandom::new();
+    let sealed = with("a").issue(&ticket, random);
+    let resumable = Resumable {
+        ticket: sealed,
+        resume: ticket.resume,
+    };
+    let (_, datagram) = Resuming::start(&resumable, ISSUED_MS, None, random);
+    let session = SessionId::from_bytes([3; 7]);
+    for (roll, is_good) in [("a", true), ("b", false)] {
+        let resumed = with(roll).resume(&datagram, ISSUED_MS, session, random);
+        assert_eq!(resumed.is_ok(), is_good, "{roll}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,10 +23,13 @@ use crate::proto::backoff::{Backoff, Retry};
 use crate::wire::MAX_DATAGRAM_LEN;
 use crate::wire::control::{Publication, Refusal, Request, Response};
 use crate::wire::id::{PeerId, RequestId};
+use crate::wire::password::Password;
 use crate::wire::text::UserName;
 
 /// Joining ends with an error line within this time, whatever the network does.
 const JOIN_DEADLINE: Duration = Duration::from_secs(9);
+/// Longest wait for a password to be checked, as long as the tracker says that it is at it.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause before files are sent again that the tracker refused for coming too fast.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 /// Messages that may wait for the control task.
@@ -38,6 +41,9 @@ pub struct Control {
     messages: mpsc::Sender<Message>,
     tracker: PeerId,
     address: SocketAddr,
+    has_password: bool,
+    /// Why we are logged out, while we are.
+    logged_out: watch::Receiver<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +52,7 @@ enum Message {
     Publish(Publication, oneshot::Sender<Result<Response, RequestError>>),
     Withdraw(Publication, oneshot::Sender<Result<Response, RequestError>>),
     Dialed(Box<Result<Enrolled, EnrolError>>),
+    LogIn(Password, oneshot::Sender<Result<(), JoinError>>),
 }
 
 /// What a control task works with.
@@ -56,6 +63,8 @@ pub struct Setup {
     pub membership: Membership,
     /// Our name.
     pub user: UserName,
+    /// Our password, for a tracker that wants one.
+    pub password: Option<Password>,
     /// Where we listen for peers.
     pub listening_port: u16,
     /// How often to try at first.
@@ -82,23 +91,65 @@ impl Control {
             .await
             .map_err(|error| join_error(&tracker, error))?;
         setup.membership.learn(enrolled.member_key.clone());
+        if enrolled.needs_password && setup.password.is_none() {
+            return Err(JoinError::PasswordNeeded { tracker });
+        }
         let socket = bind_towards(enrolled.address)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let (sender, messages) = mpsc::channel(QUEUE);
+        let (out, logged_out) = watch::channel(None);
         let control = Self {
             messages: sender.clone(),
             tracker: enrolled.tracker,
             address: enrolled.address,
+            has_password: enrolled.needs_password,
+            logged_out,
         };
-        let mut task = Task::new(setup, enrolled, socket, sender, messages);
-        tokio::time::timeout_at(deadline, task.log_in())
+        let mut task = Task::new(setup, enrolled, socket, (sender, messages), out);
+        task.log_in(deadline)
             .await
-            .map_err(|_| {
+            .ok_or_else(|| {
                 unreachable("TCP works, but UDP datagrams to that port are not answered".to_owned())
             })?
-            .map_err(|refusal| JoinError::Refused(explain(&refusal)))?;
+            .map_err(|refusal| login_error(&tracker, &refusal))?;
         Ok((control, tokio::spawn(task.run())))
+    }
+
+    /// Did the tracker want a password?
+    #[must_use]
+    pub const fn has_password(&self) -> bool {
+        self.has_password
+    }
+
+    /// Why we are logged out, as soon as we are.
+    pub async fn logged_out(&self) -> String {
+        let mut logged_out = self.logged_out.clone();
+        match logged_out.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The peer has left: no word comes any more.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Logs in again, after the tracker ended our login.
+    ///
+    /// # Errors
+    /// When it does not take this password either, or does not answer.
+    pub async fn log_in(&self, password: Password) -> Result<(), JoinError> {
+        let unreachable = || JoinError::Unreachable {
+            tracker: self.address.to_string(),
+            reason: "it does not answer".to_owned(),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.messages
+            .send(Message::LogIn(password, reply))
+            .await
+            .map_err(|_| unreachable())?;
+        let answer = tokio::time::timeout(LOGIN_DEADLINE, answer).await;
+        answer
+            .map_err(|_| unreachable())?
+            .map_err(|_| unreachable())?
     }
 
     /// The tracker's long-term key.
@@ -174,6 +225,27 @@ pub fn explain(refusal: &Refusal) -> String {
         }
         Refusal::Full => "the tracker has as many peers as it may".to_owned(),
         Refusal::NoSuchUser => "nobody of that name is here".to_owned(),
+        Refusal::PasswordNeeded => "the tracker wants a password".to_owned(),
+        Refusal::WrongLogin => "wrong user or password".to_owned(),
+        Refusal::LoginTooOften { wait_ms } => {
+            format!("too many wrong logins: wait {} s", wait_ms.div_ceil(1000))
+        }
+        Refusal::LoginVoid => {
+            "the tracker ended this login: the password was changed, or the user removed".to_owned()
+        }
+    }
+}
+
+fn login_error(tracker: &str, refusal: &Refusal) -> JoinError {
+    match refusal {
+        Refusal::PasswordNeeded => JoinError::PasswordNeeded {
+            tracker: tracker.to_owned(),
+        },
+        Refusal::WrongLogin | Refusal::LoginVoid => JoinError::WrongLogin,
+        Refusal::LoginTooOften { wait_ms } => {
+            JoinError::LoginTooOften(Duration::from_millis(u64::from(*wait_ms)))
+        }
+        refusal => JoinError::Refused(explain(refusal)),
     }
 }
 
@@ -243,6 +315,11 @@ struct Task {
     announce_not_before: Option<Instant>,
     is_logged_in: bool,
     login_refusal: Option<Refusal>,
+    /// The tracker said that our password is being checked.
+    login_waits: bool,
+    /// Who waits for a login to succeed.
+    logging_in: Option<oneshot::Sender<Result<(), JoinError>>>,
+    logged_out: watch::Sender<Option<String>>,
     datagram: Vec<u8>,
 }
 
@@ -251,12 +328,15 @@ impl Task {
         setup: Setup,
         enrolled: Enrolled,
         socket: UdpSocket,
-        sender: mpsc::Sender<Message>,
-        messages: mpsc::Receiver<Message>,
+        (sender, messages): (mpsc::Sender<Message>, mpsc::Receiver<Message>),
+        logged_out: watch::Sender<Option<String>>,
     ) -> Self {
         let random = Box::new(OsRandom::new());
         let (user, port) = (setup.user.clone(), setup.listening_port);
-        let attachment = Attachment::new(Instant::now(), enrolled.established, user, port, random);
+        let mut attachment =
+            Attachment::new(Instant::now(), enrolled.established, user, port, random);
+        // To nobody who does not ask for it.
+        attachment.set_password(setup.password.clone().filter(|_| enrolled.needs_password));
         Self {
             setup,
             socket,
@@ -270,18 +350,26 @@ impl Task {
             announce_not_before: None,
             is_logged_in: false,
             login_refusal: None,
+            login_waits: false,
+            logging_in: None,
+            logged_out,
             datagram: vec![0; 2048],
         }
     }
 
-    async fn log_in(&mut self) -> Result<(), Refusal> {
+    /// `None` when the tracker falls silent.
+    async fn log_in(&mut self, mut deadline: tokio::time::Instant) -> Option<Result<(), Refusal>> {
+        let last = tokio::time::Instant::now() + LOGIN_DEADLINE;
         while !self.is_logged_in {
-            self.step().await;
+            tokio::time::timeout_at(deadline, self.step()).await.ok()?;
             if let Some(refusal) = self.login_refusal.take() {
-                return Err(refusal);
+                return Some(Err(refusal));
+            }
+            if std::mem::take(&mut self.login_waits) {
+                deadline = last.min(tokio::time::Instant::now() + JOIN_DEADLINE);
             }
         }
-        Ok(())
+        Some(Ok(()))
     }
 
     async fn run(mut self) {
@@ -339,6 +427,11 @@ impl Task {
                 None => drop(reply.send(Ok(Response::Unpublished))),
             },
             Message::Dialed(result) => self.handle_dialed(*result).await,
+            Message::LogIn(password, reply) => {
+                self.setup.password = Some(password);
+                self.logging_in = Some(reply);
+                self.attachment.log_in();
+            }
         }
     }
 
@@ -348,6 +441,13 @@ impl Task {
         reply: Option<oneshot::Sender<Result<Response, RequestError>>>,
     ) {
         let announces = is_announcement(&request);
+        if self.attachment.is_logged_out() {
+            let refused = RequestError::Refused(explain(&Refusal::NotLoggedIn));
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(refused));
+            }
+            return;
+        }
         match (self.attachment.request(Instant::now(), request), reply) {
             (Some(id), reply) => {
                 self.announcing += usize::from(announces);
@@ -373,9 +473,34 @@ impl Task {
                     let _ = reply.send(Err(RequestError::NoAnswer));
                 }
             }
-            attachment::Event::LoggedIn => self.is_logged_in = true,
+            attachment::Event::LoggedIn => {
+                self.is_logged_in = true;
+                if self.logged_out.send_replace(None).is_some() {
+                    self.tell(Event::LoggedIn);
+                }
+                if let Some(reply) = self.logging_in.take() {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            attachment::Event::LoginWaits => self.login_waits = true,
+            attachment::Event::LoggedOut(refusal) => {
+                // Not again by itself: it is wrong, and each try counts.
+                self.setup.password = None;
+                if let Some(reply) = self.logging_in.take() {
+                    let tracker = self.setup.target.address();
+                    let _ = reply.send(Err(login_error(&tracker, &refusal)));
+                } else if self.is_logged_in {
+                    let reason = explain(&refusal);
+                    self.logged_out.send_replace(Some(reason.clone()));
+                    self.tell(Event::LoggedOut { reason });
+                }
+                self.login_refusal = Some(refusal);
+            }
             attachment::Event::LoginRefused(refusal) => {
-                if self.is_logged_in {
+                if let Some(reply) = self.logging_in.take() {
+                    let tracker = self.setup.target.address();
+                    let _ = reply.send(Err(login_error(&tracker, &refusal)));
+                } else if self.is_logged_in {
                     self.tell(Event::Warning {
                         text: explain(&refusal),
                     });
@@ -462,6 +587,9 @@ impl Task {
                     }
                 }
                 self.address = enrolled.address;
+                let password = self.setup.password.clone();
+                self.attachment
+                    .set_password(password.filter(|_| enrolled.needs_password));
                 self.attachment.attach(now, enrolled.established);
             }
             Err(error @ (EnrolError::WrongPassphrase | EnrolError::OtherKey { .. })) => {

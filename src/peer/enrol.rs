@@ -99,6 +99,8 @@ pub struct Enrolled {
     pub address: SocketAddr,
     /// Its long-term key.
     pub tracker: PeerId,
+    /// It wants a password at LOGIN.
+    pub needs_password: bool,
 }
 
 /// Dials `target` and shakes hands.
@@ -120,6 +122,7 @@ pub async fn enrol(
         .map_err(|_| EnrolError::Silent)??;
     Ok(Enrolled {
         tracker: keys.remote,
+        needs_password: welcome.needs_password,
         member_key: MemberKey(Secret::new(welcome.member_key)),
         address,
         established: Established {

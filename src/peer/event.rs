@@ -82,6 +82,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The tracker has ended our login; nothing is asked of it until [`super::Peer::log_in`].
+    LoggedOut {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// We are logged in again.
+    LoggedIn,
     /// A shared file changed or vanished on disk: it is shared no longer.
     Withdrawn {
         /// Name of the file.
@@ -160,6 +167,18 @@ pub enum JoinError {
     /// The tracker does not take this login.
     #[error("{0}")]
     Refused(String),
+    /// The tracker wants a password, and there is none.
+    #[error("the tracker at {tracker} wants a user name and a password")]
+    PasswordNeeded {
+        /// Its address, as typed.
+        tracker: String,
+    },
+    /// User and password do not fit.
+    #[error("wrong user or password")]
+    WrongLogin,
+    /// Too many logins failed.
+    #[error("too many wrong logins: wait {} s", .0.as_millis().div_ceil(1000).max(1))]
+    LoginTooOften(Duration),
     /// No port to listen on.
     #[error("cannot listen on {address}: {reason}")]
     Listen {

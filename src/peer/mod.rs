@@ -86,6 +86,7 @@ use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
 use crate::wire::control::{Holder, PeerEntry, Publication};
 use crate::wire::id::{ContentId, Fingerprint, PeerId};
+use crate::wire::password::Password;
 use crate::wire::text::{FileName, UserName};
 
 /// Events that nobody has read yet; progress beyond it is dropped.
@@ -104,6 +105,8 @@ pub struct Settings {
     pub tracker_key: Option<Fingerprint>,
     /// Our name.
     pub user: UserName,
+    /// Our password, for a tracker that wants one.
+    pub password: Option<Password>,
     /// First and last port to listen on; (0, 0) for any.
     pub ports: (u16, u16),
     /// Address to listen on; all when absent.
@@ -203,7 +206,7 @@ impl Peer {
     /// # Errors
     /// When there is no port to listen on, or the tracker is not reached or does not let us in.
     pub async fn join(
-        settings: Settings,
+        mut settings: Settings,
         group: Group,
         identity: Identity,
     ) -> Result<(Self, mpsc::Receiver<Event>), JoinError> {
@@ -216,11 +219,14 @@ impl Peer {
             target: target(&settings),
             membership: membership.clone(),
             user: settings.user.clone(),
+            password: settings.password.clone(),
             listening_port: port,
             retry: settings.retry.clone(),
             events: events.clone(),
             shutdown: shutdown.clone(),
         };
+        // From here on it is the control task's.
+        settings.password = None;
         let (control, control_task) = Control::join(setup).await?;
         let memory = Memory::new(settings.state_dir.clone(), events.clone());
         let background = Background {
@@ -320,6 +326,25 @@ impl Peer {
     #[must_use]
     pub fn tracker_key(&self) -> PeerId {
         self.0.control.tracker()
+    }
+
+    /// Did the tracker want a password?
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.0.control.has_password()
+    }
+
+    /// Why the tracker has ended our login, as soon as it has.
+    pub async fn logged_out(&self) -> String {
+        self.0.control.logged_out().await
+    }
+
+    /// Logs in again, after the tracker ended our login.
+    ///
+    /// # Errors
+    /// When it does not take this password either, or does not answer.
+    pub async fn log_in(&self, password: Password) -> Result<(), JoinError> {
+        self.0.control.log_in(password).await
     }
 
     /// Hashes the file or folder at `path` and publishes it, under its own name or `name`.

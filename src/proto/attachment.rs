@@ -20,6 +20,7 @@ use crate::crypto::ticket::{Resumable, Resuming};
 use crate::wire::control::{HeartbeatAck, Login, Refusal, Request, Response};
 use crate::wire::id::{RequestId, SessionId};
 use crate::wire::packet::{Datagram, RESUMED_LEN};
+use crate::wire::password::Password;
 use crate::wire::text::UserName;
 
 /// Waits after each try to resume.
@@ -37,6 +38,8 @@ const WAIT_AFTER_WRONG_PASSPHRASE: Duration = Duration::from_secs(12 * 60);
 
 /// A refused LOGIN is said again after this long: the name may be free by then.
 const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// While a password is being checked LOGIN is said again after what the tracker says, within these bounds.
+const LOGIN_WAIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
 /// What a finished handshake and its WELCOME brought.
 #[derive(Debug)]
@@ -64,6 +67,11 @@ pub enum Event {
     LoggedIn,
     /// LOGIN was refused.
     LoginRefused(Refusal),
+    /// The tracker is checking our password.
+    LoginWaits,
+    /// The tracker does not take this user and password, or not any more: nothing is sent until
+    /// [`Attachment::log_in`].
+    LoggedOut(Refusal),
     /// A heartbeat was answered.
     Acknowledged(HeartbeatAck),
     /// The tracker has been silent for longer than the silence limit.
@@ -93,6 +101,8 @@ enum Phase {
     Dialing { has_resumed: bool },
     /// A round failed; the next one begins at `next`.
     Waiting { next: Instant },
+    /// The tracker wants another password than ours.
+    LoggedOut,
 }
 
 /// The machine; the peer's control task drives it.
@@ -106,6 +116,7 @@ pub struct Attachment {
     /// LOGIN of a session that began with a handshake, until it is answered.
     login: Option<RequestId>,
     user: UserName,
+    password: Option<Password>,
     listening_port: u16,
     phase: Phase,
     failed_rounds: u32,
@@ -113,6 +124,8 @@ pub struct Attachment {
     /// The tracker's Unix time in ms, and when it was that.
     tracker_clock: (u64, Instant),
     is_lost: bool,
+    /// The session of before is of no use, until a handshake has brought another.
+    is_out: bool,
     events: VecDeque<Event>,
     random: Box<dyn Random>,
 }
@@ -142,12 +155,14 @@ impl Attachment {
             requests: Requests::default(),
             login: None,
             user,
+            password: None,
             listening_port,
             phase: Phase::Live,
             failed_rounds: 0,
             renew_at: now,
             tracker_clock: (tracker_unix_ms, now),
             is_lost: false,
+            is_out: false,
             events: VecDeque::new(),
             random,
         };
@@ -192,6 +207,39 @@ impl Attachment {
         self.phase = Phase::Waiting { next: now + wait };
     }
 
+    /// What LOGIN says besides the name, from now on: nothing to a tracker that does not ask for it.
+    pub fn set_password(&mut self, password: Option<Password>) {
+        self.password = password;
+    }
+
+    /// Has the tracker put us out, until somebody logs in again?
+    #[must_use]
+    pub const fn is_logged_out(&self) -> bool {
+        matches!(self.phase, Phase::LoggedOut)
+    }
+
+    /// Logs in again after [`Event::LoggedOut`], in a new session.
+    pub fn log_in(&mut self) {
+        let is_refused = self.login.is_some() && !matches!(self.phase, Phase::Dialing { .. });
+        if self.is_logged_out() || is_refused {
+            self.is_out = true;
+            self.dial();
+        }
+    }
+
+    fn log_out(&mut self, refusal: Refusal) {
+        if self.is_logged_out() {
+            return;
+        }
+        (self.phase, self.is_out) = (Phase::LoggedOut, true);
+        (self.login, self.resumable, self.password) = (None, None, None);
+        self.resuming.clear();
+        while let Some((id, request)) = self.requests.poll_any() {
+            self.events.push_back(Event::Failed(id, request));
+        }
+        self.events.push_back(Event::LoggedOut(refusal));
+    }
+
     /// Asks the tracker; the answer, or its absence, comes as an event. `None` when far too many wait.
     pub fn request(&mut self, now: Instant, request: Request) -> Option<RequestId> {
         self.requests.push(now, request)
@@ -199,6 +247,9 @@ impl Attachment {
 
     /// Bytes came from the tracker's address, or claim to.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &mut [u8]) {
+        if self.is_out {
+            return;
+        }
         if matches!(Datagram::parse(datagram), Ok(Datagram::Resumed)) {
             self.handle_resumed(now, datagram);
         } else if let Some((id, response)) = self.session.open(now, datagram) {
@@ -209,6 +260,12 @@ impl Attachment {
 
     /// A deadline passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_out {
+            if matches!(self.phase, Phase::Waiting { next } if now >= next) {
+                self.dial();
+            }
+            return;
+        }
         while let Some((id, request)) = self.requests.poll_failed(now) {
             self.events.push_back(Event::Failed(id, request));
         }
@@ -240,6 +297,9 @@ impl Attachment {
 
     /// The next datagram to send, appended to `out`; `false` when there is none.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        if self.is_out {
+            return false;
+        }
         self.poll_resume(now, out)
             || self.poll_login(now, out)
             || self.poll_heartbeat(now, out)
@@ -255,6 +315,9 @@ impl Attachment {
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Instant {
         let phase = match self.phase {
+            Phase::Waiting { next } if self.is_out => return next,
+            _ if self.is_out => return now + RENEW_AFTER,
+            Phase::LoggedOut => now + RENEW_AFTER,
             Phase::Live => self.renew_at,
             Phase::Resuming { next, .. } | Phase::Waiting { next } => next,
             Phase::Dialing { has_resumed: false } => now,
@@ -325,9 +388,24 @@ impl Attachment {
                 self.session.reset_heartbeat(now);
                 self.events.push_back(Event::LoggedIn);
             }
+            // Whatever it answers: it ends what we had.
+            Response::Refused(refusal @ Refusal::LoginVoid) => self.log_out(refusal),
+            Response::Refused(refusal @ (Refusal::WrongLogin | Refusal::PasswordNeeded))
+                if self.login == Some(id) =>
+            {
+                self.log_out(refusal);
+            }
             Response::Refused(refusal) if self.login == Some(id) => {
                 self.session.reset_heartbeat(now + WAIT_AFTER_REFUSAL);
                 self.events.push_back(Event::LoginRefused(refusal));
+            }
+            Response::Wait(wait_ms) if self.login == Some(id) => {
+                let (least, most) = LOGIN_WAIT_BOUNDS;
+                let wait = Duration::from_millis(u64::from(wait_ms)).clamp(least, most);
+                // Spread, so that a crowd that was told the same comes back one after the other.
+                let spread = wait.mul_f64(0.25 * self.fraction());
+                self.session.reset_heartbeat(now + wait + spread);
+                self.events.push_back(Event::LoginWaits);
             }
             Response::Again => self.requests.hasten(now, id),
             response => {
@@ -361,6 +439,7 @@ impl Attachment {
     }
 
     fn begin(&mut self, now: Instant, session: Session) {
+        self.is_out = false;
         self.session = session;
         self.phase = Phase::Live;
         self.resuming.clear();
@@ -430,6 +509,7 @@ impl Attachment {
         self.session.poll_heartbeat(now, || id);
         let login = Request::Login(Login {
             user: self.user.clone(),
+            password: self.password.clone(),
         });
         matches!(self.session.seal(id, &login, out), Ok(true))
     }

@@ -9,6 +9,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroize as _;
+
 use super::limiter::{Bucket, Rate};
 use crate::crypto::envelope::{DatagramKeys, Opener, Sealer};
 use crate::crypto::random::{Random, random_bytes};
@@ -241,6 +243,23 @@ impl Endpoint {
         }
     }
 
+    /// Sends an answer that was not asked for just now, or an unasked word (request 0): only to an address
+    /// that is proved. Who does not get it hears the same when it asks again.
+    pub fn push(&mut self, id: SessionId, request: RequestId, response: &Response) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(to) = session.address else { return };
+        let token = path_token(&self.token_key, id, to);
+        let Some(plaintext) = response.encode(request, token) else {
+            return;
+        };
+        let mut out = Vec::with_capacity(plaintext.len() + DATAGRAM_OVERHEAD);
+        if session.sealer.seal(&plaintext, &mut out).is_ok() {
+            self.transmits.push_back((to, out));
+        }
+    }
+
     /// Ends a session at once.
     pub fn end(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
@@ -305,6 +324,10 @@ impl Endpoint {
         }
         let is_within_budget = session.budget.take(now);
         let request = Request::decode(&head, body);
+        if matches!(request, Ok(Request::Login(_))) {
+            // The password in it; the buffer lives on.
+            datagram.zeroize();
+        }
         self.mark_alive(header.session, from);
         if !is_within_budget {
             return;

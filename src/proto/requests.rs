@@ -130,6 +130,18 @@ impl Requests {
             .map(|(id, entry)| (id, entry.request))
     }
 
+    /// Any request that has no answer yet; it is forgotten.
+    pub fn poll_any(&mut self) -> Option<(RequestId, Request)> {
+        let outstanding = self.outstanding.pop_first();
+        outstanding
+            .map(|(id, entry)| (id, entry.request))
+            .or_else(|| {
+                self.queued
+                    .pop_front()
+                    .map(|(id, request, _)| (id, request))
+            })
+    }
+
     /// When to come back.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -34,6 +34,8 @@ pub(super) struct Lobby {
     pub(super) member_key: MemberKey,
     pub(super) rhythm: Rhythm,
     pub(super) has_aes: bool,
+    /// LOGIN needs a password.
+    pub(super) needs_password: bool,
 }
 
 impl Lobby {
@@ -49,6 +51,7 @@ impl Lobby {
             member_key,
             rhythm,
             has_aes: has_aes_hardware(),
+            needs_password: false,
         }
     }
 }
@@ -136,7 +139,7 @@ async fn welcome(
         unix_ms: unix_ms(),
         heartbeat: lobby.rhythm.interval,
         silence: lobby.rhythm.silence,
-        needs_password: false,
+        needs_password: lobby.needs_password,
     };
     let plaintext = zeroize::Zeroizing::new(welcome.encode());
     let mut frame = [&[0; FRAME_HEADER_LEN][..], &plaintext, &[0; TAG_LEN]].concat();

@@ -4,9 +4,14 @@
 //! for a while it reads its socket empty before it counts anybody as silent.
 
 mod accept;
+pub mod credentials;
+pub mod desk;
+pub mod hashing;
 pub mod index;
+pub mod logins;
 pub mod reach;
 pub mod registry;
+pub mod reload;
 pub mod service;
 
 use std::io;
@@ -18,21 +23,25 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::accept::{Admit, Lobby, accept_all};
+use self::credentials::{Credentials, CredentialsError, Users};
+use self::hashing::{Outcome, Pool};
+use self::logins::{Logins, Ruling};
 use self::reach::{interfaces, loopback_like};
+use self::reload::Watched;
 use self::service::{Moment, Service};
 use crate::crypto::kdf::Group;
 use crate::crypto::random::OsRandom;
 use crate::crypto::ticket::{TicketContent, TicketOffice};
 use crate::keyfile::{self, KeyFileError};
 use crate::net::{bind_udp, listen_tcp, unix_ms};
-use crate::proto::endpoint::{Endpoint, Event};
+use crate::proto::endpoint::{Caller, Endpoint, Event};
 use crate::proto::session::Rhythm;
 use crate::wire::MAX_DATAGRAM_LEN;
-use crate::wire::control::Request;
-use crate::wire::id::PeerId;
+use crate::wire::control::{Refusal, Request, Response};
+use crate::wire::id::{PeerId, RequestId};
 
 /// Room for datagrams that come while the tracker is busy.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -42,6 +51,8 @@ const BATCH: usize = 256;
 const OVERDUE: Duration = Duration::from_secs(1);
 /// Handshakes that may wait for the loop.
 const ADMIT_QUEUE: usize = 256;
+/// Outcomes of password checks that may wait for the loop; more than are under way there never are.
+const OUTCOME_QUEUE: usize = 256;
 /// Tries to find one port number that is free for TCP and UDP, when any will do.
 const PORT_TRIES: usize = 16;
 
@@ -60,6 +71,8 @@ pub struct Settings {
     pub max_peers: usize,
     /// Where identity and seed lie.
     pub state_dir: PathBuf,
+    /// The file of users; without one a name is whoever's comes first.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Why a tracker does not start.
@@ -76,6 +89,12 @@ pub enum TrackerError {
     /// Its keys cannot be had.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// Its users cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// No threads to check passwords with.
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
 }
 
 /// A tracker that listens, but does not answer yet.
@@ -86,6 +105,34 @@ pub struct Tracker {
     listener: TcpListener,
     socket: UdpSocket,
     port: u16,
+    doorman: Option<Doorman>,
+}
+
+/// What logs users in, before the loop runs.
+struct Doorman {
+    logins: Logins,
+    outcomes: mpsc::Receiver<Outcome>,
+    watched: Watched,
+}
+
+impl Doorman {
+    /// Reads the users; tickets of `office` are good for them alone from now on.
+    fn new(path: PathBuf, office: &mut TicketOffice) -> Result<Self, TrackerError> {
+        let watched = Watched::new(path.clone());
+        let (users, skipped) = credentials::read(&path)?;
+        credentials::report(&path, &skipped);
+        info!(users = users.len(), "logins need a password");
+        let credentials = Arc::new(Credentials::new(users));
+        office.ask_for_passwords(credentials.clone());
+        let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE);
+        let pool = Pool::start(&sender).map_err(TrackerError::Threads)?;
+        let logins = Logins::new(credentials, office.clone(), pool);
+        Ok(Self {
+            logins,
+            outcomes,
+            watched,
+        })
+    }
 }
 
 impl Tracker {
@@ -103,8 +150,13 @@ impl Tracker {
                 reason: explain(&error),
             })?;
         let rhythm = Rhythm::new(settings.heartbeat, settings.silence);
-        let (office, member_key) = (TicketOffice::new(&group, &seed), group.member_key(&seed));
-        let lobby = Lobby::new(group, identity, member_key, rhythm);
+        let (mut office, member_key) = (TicketOffice::new(&group, &seed), group.member_key(&seed));
+        let path = settings.credentials.clone();
+        let doorman = path
+            .map(|path| Doorman::new(path, &mut office))
+            .transpose()?;
+        let mut lobby = Lobby::new(group, identity, member_key, rhythm);
+        lobby.needs_password = doorman.is_some();
         Ok(Self {
             settings,
             lobby,
@@ -112,6 +164,7 @@ impl Tracker {
             listener,
             socket,
             port,
+            doorman,
         })
     }
 
@@ -150,9 +203,22 @@ impl Tracker {
         let (admit, admissions) = mpsc::channel(ADMIT_QUEUE);
         let accepting = accept_all(self.listener, Arc::new(self.lobby), admit, shutdown.clone());
         let accepting = tokio::spawn(accepting);
+        let mut service = Service::new(self.settings.max_peers, rhythm, interfaces());
+        let (changed, users) = mpsc::channel(1);
+        let (logins, outcomes) = match self.doorman {
+            Some(doorman) => {
+                service.leave_names_to_passwords();
+                tokio::spawn(doorman.watched.run(changed, shutdown.clone()));
+                (Some(doorman.logins), doorman.outcomes)
+            }
+            None => (None, mpsc::channel(1).1),
+        };
         let serving = Loop {
             endpoint: Endpoint::new(now, self.office, rhythm.silence, random),
-            service: Service::new(self.settings.max_peers, rhythm, interfaces()),
+            service,
+            logins,
+            outcomes,
+            users,
             socket: self.socket,
             buffer: vec![0; 2 * MAX_DATAGRAM_LEN],
         };
@@ -164,6 +230,9 @@ impl Tracker {
 struct Loop {
     endpoint: Endpoint,
     service: Service,
+    logins: Option<Logins>,
+    outcomes: mpsc::Receiver<Outcome>,
+    users: mpsc::Receiver<Users>,
     socket: UdpSocket,
     buffer: Vec<u8>,
 }
@@ -177,6 +246,8 @@ impl Loop {
                 Some((admission, reply)) = admissions.recv() => {
                     let _ = reply.send(self.endpoint.admit(Instant::now(), admission));
                 }
+                Some(outcome) = self.outcomes.recv() => self.finish_login(outcome),
+                Some(users) = self.users.recv() => self.replace_users(users),
                 ready = self.socket.readable() => {
                     if let Err(error) = ready {
                         warn!(%error, "the UDP socket fails");
@@ -223,31 +294,85 @@ impl Loop {
     fn handle_events(&mut self) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                Event::Request(caller, id, request) => {
-                    let is_leaving = request == Request::Leave;
-                    let (office, random, resume) = self.endpoint.login_tools(caller.session);
-                    let moment = Moment {
-                        now: Instant::now(),
-                        unix_ms: unix_ms(),
-                        office,
-                        random,
-                        resume,
-                    };
-                    let response = self.service.answer(moment, &caller, request);
-                    self.endpoint.respond(caller.session, id, &response);
-                    if is_leaving {
-                        self.endpoint.end(caller.session);
-                    }
-                }
+                Event::Request(caller, id, request) => self.handle_request(&caller, id, request),
                 Event::Shown(caller) => {
-                    if let Err(refusal) = self.service.show(Instant::now(), &caller) {
+                    let (now, unix_ms) = (Instant::now(), unix_ms());
+                    let mut logins = self.logins.as_mut();
+                    if !logins
+                        .as_mut()
+                        .is_none_or(|logins| logins.may_show(now, unix_ms, &caller))
+                    {
+                        debug!("a session cannot come back: its ticket is void by now");
+                    } else if let Err(refusal) = self.service.show(Instant::now(), &caller) {
                         debug!(?refusal, "a session cannot come back");
                         self.endpoint.end(caller.session);
                     }
                 }
                 Event::Hidden(peer) => self.service.hide(peer),
-                Event::Ended(peer) => self.service.end(peer),
+                Event::Ended(peer) => {
+                    self.service.end(peer);
+                    if let Some(logins) = &mut self.logins {
+                        logins.forget(&peer);
+                    }
+                }
             }
+        }
+    }
+
+    fn handle_request(&mut self, caller: &Caller, id: RequestId, request: Request) {
+        let (now, unix_ms) = (Instant::now(), unix_ms());
+        let is_leaving = request == Request::Leave;
+        let ruling = match &mut self.logins {
+            Some(logins) => logins.receive(now, unix_ms, caller, id, request),
+            None => Ruling::Pass(request, None),
+        };
+        let response = match ruling {
+            Ruling::Answer(response) => response,
+            Ruling::Pass(request, credential_mark) => {
+                let user = match &request {
+                    Request::Login(login) => Some(login.user.clone()),
+                    _ => None,
+                };
+                let (office, random, resume) = self.endpoint.login_tools(caller.session);
+                let moment = Moment {
+                    now,
+                    unix_ms,
+                    office,
+                    random,
+                    resume,
+                    credential_mark,
+                };
+                let response = self.service.answer(moment, caller, request);
+                if let (Response::LoggedIn(_), Some(user), Some(logins)) =
+                    (&response, user, &mut self.logins)
+                {
+                    logins.note_login(now, caller, &user);
+                }
+                response
+            }
+        };
+        self.endpoint.respond(caller.session, id, &response);
+        if is_leaving {
+            self.endpoint.end(caller.session);
+        }
+    }
+
+    fn finish_login(&mut self, outcome: Outcome) {
+        let logins = self.logins.as_mut();
+        let told = logins.and_then(|logins| logins.finish(Instant::now(), outcome));
+        if let Some((session, request, response)) = told {
+            self.endpoint.push(session, request, &response);
+        }
+    }
+
+    fn replace_users(&mut self, users: Users) {
+        let Some(logins) = &mut self.logins else {
+            return;
+        };
+        for (peer, session) in logins.replace(Instant::now(), users) {
+            self.service.end(peer);
+            let void = Response::Refused(Refusal::LoginVoid);
+            self.endpoint.push(session, RequestId(0), &void);
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Registry {
     entries: HashMap<NameId, Entries>,
     index: Index,
     max_peers: usize,
+    /// Does a name belong to the key that used it first?
+    reserves_names: bool,
 }
 
 impl Registry {
@@ -128,7 +130,13 @@ impl Registry {
             entries: HashMap::new(),
             index: Index::default(),
             max_peers,
+            reserves_names: true,
         }
+    }
+
+    /// From now on a name is whoever's password fits: no key keeps it, and a silent one gives it back.
+    pub fn leave_names_to_passwords(&mut self) {
+        self.reserves_names = false;
     }
 
     /// Lets a peer in after LOGIN. A new session begins with no files: the peer tells them again.
@@ -136,6 +144,15 @@ impl Registry {
     /// # Errors
     /// When the name is in use or belongs to another key, or there are too many peers.
     pub fn log_in(&mut self, now: Instant, arrival: Arrival) -> Result<(), Refusal> {
+        let owner = self.users.get(&arrival.user.folded()).copied();
+        if let Some(owner) = owner.filter(|owner| !self.reserves_names && *owner != arrival.peer)
+            && self
+                .peers
+                .get(&owner)
+                .is_some_and(|record| !record.is_visible)
+        {
+            self.leave(owner);
+        }
         self.check_name(now, &arrival)?;
         if self
             .peers
@@ -444,6 +461,9 @@ impl Registry {
     /// Remembers whose name it is. A key that changes its name often keeps only so many: nobody shall push
     /// out what others have.
     fn reserve(&mut self, folded: String, peer: PeerId) {
+        if !self.reserves_names {
+            return;
+        }
         let own = self.reserved_by.entry(peer).or_insert(0);
         if self.reserved.contains_key(&folded) || *own >= MAX_RESERVED_BY_ONE {
             return;

@@ -40,6 +40,8 @@ pub struct Moment<'a> {
     pub random: &'a mut dyn Random,
     /// The resumption secret of the caller's session, when it began with a handshake.
     pub resume: Option<&'a Secret<32>>,
+    /// What the ticket of a LOGIN says of its password, when one was asked for.
+    pub credential_mark: Option<[u8; 8]>,
 }
 
 /// The tracker's answers.
@@ -67,6 +69,11 @@ impl Service {
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// A name is its user's, who has shown a password, and not whoever's key came first.
+    pub fn leave_names_to_passwords(&mut self) {
+        self.registry.leave_names_to_passwords();
     }
 
     /// Answers `request`.
@@ -158,8 +165,8 @@ impl Service {
         let content = TicketContent {
             user,
             peer: caller.peer,
-            has_password: false,
-            credential_mark: [0; 8],
+            has_password: moment.credential_mark.is_some(),
+            credential_mark: moment.credential_mark.unwrap_or_default(),
             issued_ms: moment.unix_ms,
             expires_ms: moment.unix_ms.saturating_add(TICKET_LIFE_MS),
             id: random_bytes(moment.random),

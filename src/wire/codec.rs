@@ -35,6 +35,25 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         .map_err(|_| DecodeError("body"))
 }
 
+/// The same, with the bytes behind the known fields.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|_| DecodeError("body"))
+}
+
+/// Appends a text that nobody may see, as [`encode`] does, and leaves no copy behind. `out` must have room.
+pub fn encode_secret(text: &str, out: &mut Vec<u8>) {
+    let mut len = text.len();
+    while len > 0x7f {
+        out.push(u8::try_from(len & 0x7f).expect("seven bits") | 0x80);
+        len >>= 7;
+    }
+    out.push(u8::try_from(len).expect("seven bits"));
+    out.extend_from_slice(text.as_bytes());
+}
+
 /// Appends `value` in postcard's format (<https://postcard.jamesmunns.com/wire-format>).
 pub fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     let bytes = postcard::to_stdvec(value)
@@ -97,6 +116,16 @@ mod tests {
     #[test]
     fn bytes_behind_the_known_fields_are_left_alone() {
         assert_eq!(decode::<u8>(&[7, 1, 2, 3]), Ok(7));
+    }
+
+    #[test]
+    fn a_secret_is_written_like_any_text() {
+        for len in [0, 1, 127, 128, 255, 256, 20_000] {
+            let (text, mut plain, mut secret) = ("x".repeat(len), Vec::new(), Vec::new());
+            encode(&text, &mut plain);
+            encode_secret(&text, &mut secret);
+            assert_eq!(plain, secret, "{len}");
+        }
     }
 
     #[test]

@@ -10,10 +10,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::codec::{self, DecodeError, take};
 use super::id::{ContentId, PeerId, RequestId};
 use super::packet::class_for;
+use super::password::Password;
 use super::text::{FileName, UserName};
 use super::{
     MAX_ADDRESSES, MAX_BODY_LEN, MAX_CURSOR_LEN, MAX_FILE_LEN, MAX_FILES_PER_REQUEST,
@@ -71,7 +73,10 @@ impl Kind {
     }
 }
 
+/// Bytes to which the plaintext of a LOGIN is padded.
+const LOGIN_CLASS: usize = 512;
 const ANSWER_BIT: u8 = 0x80;
+const KIND_WAIT: u8 = 0xfd;
 const KIND_AGAIN: u8 = 0xfe;
 const KIND_REFUSED: u8 = 0xff;
 
@@ -112,10 +117,30 @@ pub fn split(plaintext: &[u8]) -> Result<(Head, &[u8]), DecodeError> {
 }
 
 /// Who wants to log in.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Login {
     /// The name under which others see this peer.
     pub user: UserName,
+    /// What this user knows, for a tracker that asks for it.
+    pub password: Option<Password>,
+}
+
+impl Login {
+    fn encode(&self, out: &mut Vec<u8>) {
+        codec::encode(&self.user, out);
+        if let Some(password) = &self.password {
+            codec::encode_secret(password.expose(), out);
+        }
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (user, rest) = codec::decode_first(body)?;
+        let password = match rest {
+            [] => None,
+            rest => Some(codec::decode(rest)?),
+        };
+        Ok(Self { user, password })
+    }
 }
 
 /// What a publication is. New kinds are added at the end.
@@ -273,6 +298,8 @@ pub enum Response {
     Peers(Page<PeerEntry>),
     /// To LIST_FILES.
     Files(Page<Hit>),
+    /// To LOGIN, while the password is being checked: ask again after so many ms.
+    Wait(u32),
     /// The answer is larger than what an address without proof may get: ask again with the token.
     Again,
     /// No, and why.
@@ -421,6 +448,17 @@ pub enum Refusal {
     Full,
     /// Nobody of that name is here.
     NoSuchUser,
+    /// LOGIN needs a password.
+    PasswordNeeded,
+    /// User and password do not fit; which of them is wrong is not said.
+    WrongLogin,
+    /// Too many logins failed.
+    LoginTooOften {
+        /// When to try again, in ms.
+        wait_ms: u32,
+    },
+    /// The login was ended: its user is gone or has another password.
+    LoginVoid,
 }
 
 impl Request {
@@ -442,10 +480,11 @@ impl Request {
 
     /// The padded plaintext of this request, or `None` when the body is larger than a datagram.
     #[must_use]
-    pub fn encode(&self, id: RequestId, token: PathToken) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
+    pub fn encode(&self, id: RequestId, token: PathToken) -> Option<Zeroizing<Vec<u8>>> {
+        // Wiped, and large enough never to move: a password may be in it.
+        let mut body = Zeroizing::new(Vec::with_capacity(LOGIN_CLASS));
         match self {
-            Self::Login(login) => codec::encode(login, &mut body),
+            Self::Login(login) => login.encode(&mut body),
             Self::Heartbeat | Self::Leave => {}
             Self::Publish(files) | Self::Unpublish(files) => codec::encode(files, &mut body),
             Self::Search(search) => codec::encode(search, &mut body),
@@ -454,11 +493,11 @@ impl Request {
             Self::ListFiles(list) => codec::encode(list, &mut body),
         }
         let least = if matches!(self, Self::Login(_)) {
-            512
+            LOGIN_CLASS
         } else {
             0
         };
-        pad(self.kind() as u8, id, token, &body, least)
+        pad(self.kind() as u8, id, token, &body, least).map(Zeroizing::new)
     }
 
     /// Reads the request that `head` announces.
@@ -467,7 +506,7 @@ impl Request {
     /// When the kind is unknown or the body is not of that kind.
     pub fn decode(head: &Head, body: &[u8]) -> Result<Self, DecodeError> {
         Ok(match Kind::from_byte(head.kind)? {
-            Kind::Login => Self::Login(codec::decode(body)?),
+            Kind::Login => Self::Login(Login::decode(body)?),
             Kind::Heartbeat => Self::Heartbeat,
             Kind::Leave => Self::Leave,
             Kind::Publish => Self::Publish(codec::decode(body)?),
@@ -492,6 +531,7 @@ impl Response {
             Self::Located(_) => Kind::Locate,
             Self::Peers(_) => Kind::ListPeers,
             Self::Files(_) => Kind::ListFiles,
+            Self::Wait(_) => return KIND_WAIT,
             Self::Again => return KIND_AGAIN,
             Self::Refused(_) => return KIND_REFUSED,
         };
@@ -510,6 +550,7 @@ impl Response {
             Self::Found(page) | Self::Files(page) => codec::encode(page, &mut body),
             Self::Located(page) => codec::encode(page, &mut body),
             Self::Peers(page) => codec::encode(page, &mut body),
+            Self::Wait(wait_ms) => codec::encode(wait_ms, &mut body),
             Self::Refused(refusal) => codec::encode(refusal, &mut body),
         }
         pad(self.kind_byte(), id, token, &body, 0)
@@ -522,6 +563,7 @@ impl Response {
     pub fn decode(head: &Head, body: &[u8]) -> Result<Self, DecodeError> {
         match head.kind {
             KIND_AGAIN => return Ok(Self::Again),
+            KIND_WAIT => return codec::decode(body).map(Self::Wait),
             KIND_REFUSED => return codec::decode(body).map(Self::Refused),
             kind if kind & ANSWER_BIT == 0 => return Err(DecodeError("not an answer")),
             _ => {}

@@ -15,6 +15,7 @@ pub mod folder;
 pub mod frame;
 pub mod id;
 pub mod packet;
+pub mod password;
 pub mod pieces;
 pub mod text;
 pub mod transfer;

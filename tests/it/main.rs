@@ -5,6 +5,7 @@
 mod disk;
 mod faults;
 mod folders;
+mod login;
 mod namespaces;
 mod resume;
 mod seeds;

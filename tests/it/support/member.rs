@@ -52,6 +52,7 @@ impl Member {
                 target,
                 membership: membership.clone(),
                 user: name.parse().unwrap(),
+                password: None,
                 listening_port: listener.local_addr().unwrap().port(),
                 retry: Retry::default(),
                 events: mpsc::channel(100).0,

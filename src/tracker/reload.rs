@@ -1,0 +1,138 @@
+//! Reads the file of users again when it changed, or when SIGHUP says so.
+//!
+//! A version that cannot be used leaves the one before in force, with one line; nobody is put out because a
+//! file was half written.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::credentials::{Users, read, report};
+
+/// How often the file is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What tells one version of a file from another: device, inode, length, mode, and both times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp([i64; 8]);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp([
+        found.dev().cast_signed(),
+        found.ino().cast_signed(),
+        found.len().cast_signed(),
+        i64::from(found.mode()),
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ]))
+}
+
+/// The file, as it was when it was read last.
+#[derive(Debug)]
+pub struct Watched {
+    path: PathBuf,
+    seen: Option<Stamp>,
+}
+
+impl Watched {
+    /// To be called before the file is read: what changes after that is noticed.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        let seen = stamp(&path);
+        Self { path, seen }
+    }
+
+    /// Reads the file when it changed, or in any case when `is_asked`; `None` when the users stay.
+    fn look(&mut self, is_asked: bool) -> Option<Users> {
+        let now = stamp(&self.path);
+        if now == self.seen && !is_asked {
+            return None;
+        }
+        self.seen = now;
+        match read(&self.path) {
+            Ok((users, skipped)) => {
+                report(&self.path, &skipped);
+                info!(users = users.len(), "credentials read again");
+                Some(users)
+            }
+            Err(error) => {
+                warn!("{error}; the users of before stay");
+                None
+            }
+        }
+    }
+
+    /// Looks until `shutdown`, and tells `changed` new users.
+    pub async fn run(mut self, changed: mpsc::Sender<Users>, shutdown: CancellationToken) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => Some(hangups),
+            Err(error) => {
+                warn!(%error, "SIGHUP is not heard");
+                None
+            }
+        };
+        loop {
+            let hangup = async {
+                match &mut hangups {
+                    Some(hangups) => hangups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_asked = tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = hangup => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            let looking = tokio::task::spawn_blocking(move || {
+                let users = self.look(is_asked);
+                (self, users)
+            });
+            let Ok((watched, users)) = looking.await else {
+                return;
+            };
+            self = watched;
+            if let Some(users) = users
+                && changed.send(users).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::write_private;
+
+    const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$O5EH4ljNFKZ/INmDTO5lGg$zYqv0s5Cvo/mQvWPeXeT+hT4KJlQ99QSrp5U249Rz2c";
+
+    #[test]
+    fn a_broken_version_leaves_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        write_private(&path, format!("ana:{HASH}\n").as_bytes()).unwrap();
+        let mut watched = Watched::new(path.clone());
+        assert!(watched.look(false).is_none(), "nothing changed");
+        assert_eq!(watched.look(true).unwrap().len(), 1, "but it was asked");
+        write_private(&path, format!("ana:{HASH}\nbob:{HASH}\n").as_bytes()).unwrap();
+        assert_eq!(watched.look(false).unwrap().len(), 2);
+        assert!(watched.look(false).is_none());
+        for text in ["", "garbage\n"] {
+            write_private(&path, text.as_bytes()).unwrap();
+            assert!(watched.look(false).is_none(), "{text:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(watched.look(false).is_none(), "it is gone");
+        write_private(&path, format!("bob:{HASH}\n").as_bytes()).unwrap();
+        assert_eq!(watched.look(false).unwrap().len(), 1, "and back");
+    }
+}
