@@ -102,6 +102,7 @@ fn transfer(criterion: &mut Criterion) {
             // Nothing is shared from where keys lie.
             state_dir: dir.path().join("tracker"),
             credentials: None,
+            metrics: None,
         };
         std::fs::create_dir(&tracker.state_dir).unwrap();
         let tracker = Tracker::bind(tracker, group.clone()).unwrap();

@@ -68,6 +68,8 @@ pub struct TrackerSection {
     pub max_peers: Option<usize>,
     /// File of users with passwords; empty for none.
     pub credentials: Option<PathBuf>,
+    /// Address under which its numbers can be read over HTTP; empty for none.
+    pub metrics: Option<String>,
 }
 
 /// `[peer]`
@@ -248,7 +250,8 @@ impl Config {
                     heartbeat,
                     timeout,
                     max_peers,
-                    credentials
+                    credentials,
+                    metrics
                 },
                 self.tracker,
                 lower.tracker

@@ -162,8 +162,10 @@ impl Doorkeeper {
         Some(Visitor {
             door: self.clone(),
             pass,
+            ip,
             evicted,
             outcome: Outcome::Unanswered,
+            why: Turned::Silent,
         })
     }
 
@@ -178,14 +180,33 @@ pub trait Host: Send + Sync + 'static {
     fn local(&self) -> Local<'_>;
     /// The envelopes that we open.
     fn envelopes(&self) -> Vec<EnvelopeKeys>;
+    /// Somebody from `from` comes to nothing, for whoever counts; the other side is not told.
+    fn turned_away(&self, _from: IpAddr, _why: Turned) {}
+}
+
+/// Why a handshake comes to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// One of the limits of the gate.
+    Limited,
+    /// Nothing that opens came in time.
+    Silent,
+    /// It opened, and was refused: another version, a clock that is wrong.
+    Refused,
+    /// Too many handshakes waited for a processor.
+    Busy,
+    /// The proof of the passphrase is wrong, or did not come.
+    Unproved,
 }
 
 /// One connection that was let in, until its handshake is over.
 pub struct Visitor {
     door: Doorkeeper,
     pass: PassId,
+    ip: IpAddr,
     evicted: CancellationToken,
     outcome: Outcome,
+    why: Turned,
 }
 
 impl Drop for Visitor {
@@ -207,10 +228,14 @@ impl Visitor {
         let deadline = Deadline::now() + STRANGER_TIME;
         let evicted = self.evicted.clone();
         let accepted = tokio::select! {
-            accepted = self.try_hands(stream, host, deadline) => accepted,
-            () = evicted.cancelled() => return None,
+            accepted = self.try_hands(stream, Arc::clone(&host), deadline) => accepted,
+            () = evicted.cancelled() => {
+                host.turned_away(self.ip, Turned::Limited);
+                return None;
+            }
         };
         if accepted.is_none() {
+            host.turned_away(self.ip, self.why);
             // The place is given back first: whoever is mute shall not keep others out.
             let mute = Arc::clone(&self.door.mute);
             drop(self);
@@ -246,6 +271,7 @@ impl Visitor {
             .ok()?;
         self.door.hall().gate.note_m1(self.pass);
         let Ok(_place) = Arc::clone(&self.door.waiting).try_acquire_owned() else {
+            self.why = Turned::Busy;
             let m2 = Responder::busy(&host.envelopes(), &m1, &mut OsRandom::new())?;
             timeout_at(deadline, stream.write_all(&*m2))
                 .await
@@ -271,6 +297,7 @@ impl Visitor {
             Ok(answered) => answered,
             Err(ResponderError::Silence) => return None,
             Err(ResponderError::Refuse(m2)) => {
+                self.why = Turned::Refused;
                 timeout_at(deadline, stream.write_all(&*m2))
                     .await
                     .ok()?
@@ -280,6 +307,7 @@ impl Visitor {
         };
         self.wait_for_guess().await;
         self.outcome = Outcome::Failed;
+        self.why = Turned::Unproved;
         let mut m3 = [0; CONFIRM_LEN];
         let exchange = async {
             stream.write_all(&*m2).await?;

@@ -172,6 +172,9 @@ pub struct TrackerArgs {
     /// Most peers at the same time [default: 10000]
     #[arg(long, value_name = "N")]
     pub max_peers: Option<usize>,
+    /// Numbers for Prometheus, at http://ADDR/metrics: PORT of loopback, or ADDRESS:PORT
+    #[arg(long, value_name = "ADDR", env = "P2PFS_METRICS")]
+    pub metrics: Option<String>,
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub allow_weak_passphrase: bool,

@@ -181,7 +181,9 @@ impl From<DownloadError> for Failure {
 impl From<TrackerError> for Failure {
     fn from(error: TrackerError) -> Self {
         match error {
-            TrackerError::Port { .. } => Self::new(Class::Network, error.to_string()),
+            TrackerError::Port { .. } | TrackerError::Metrics { .. } => {
+                Self::new(Class::Network, error.to_string())
+            }
             TrackerError::Keys(error) => Self::from(error),
             TrackerError::Credentials(error) => Self::from(error),
             TrackerError::Threads(_) => Self::new(Class::Failed, error.to_string()),

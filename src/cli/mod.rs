@@ -208,9 +208,13 @@ impl Context {
         ))?;
         self.screen.text(&format!("Others join with:  {join}"))?;
         self.screen.text(&format!("Its key: {key}"))?;
+        if let Some(address) = tracker.metrics_address() {
+            self.screen
+                .text(&format!("Metrics at  http://{address}/metrics"))?;
+        }
         self.screen.object(&json!({
             "v": 1, "type": "tracker", "port": port, "key": key.to_string(), "join": join,
-            "addresses": addresses,
+            "addresses": addresses, "metrics": tracker.metrics_address(),
         }))?;
         tracker.run(self.shutdown.token().clone()).await;
         Ok(())

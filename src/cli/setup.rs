@@ -1,6 +1,6 @@
 //! From flags, environment and files to the settings of a role; and the state directory.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ impl Setup {
                 .clone()
                 .or_else(|| config.credentials.clone())
                 .filter(|path| !path.as_os_str().is_empty()),
+            metrics: metrics_address(args.metrics.as_ref().or(config.metrics.as_ref()))?,
         })
     }
 
@@ -308,6 +309,13 @@ pub fn parse_tracker(text: &str) -> Result<(String, u16), Failure> {
 
 fn bind(text: Option<&String>) -> Result<Option<IpAddr>, Failure> {
     text.map_or(Ok(None), |text| parse_bind(text))
+        .map_err(Failure::usage)
+}
+
+fn metrics_address(text: Option<&String>) -> Result<Option<SocketAddr>, Failure> {
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| tracker::scrape::parse_address(text))
+        .transpose()
         .map_err(Failure::usage)
 }
 

@@ -37,6 +37,7 @@ P2PFS_NAME             your name for the others
 P2PFS_PORT             port to listen on
 P2PFS_BIND             address to listen on
 P2PFS_OUT              where downloads go
+P2PFS_METRICS          where the tracker's numbers can be read
 P2PFS_NO_INPUT         never ask
 P2PFS_LOG              what the log tells: warn, info, p2pfs=debug
 NO_COLOR               no colours
@@ -46,7 +47,7 @@ A flag wins over the environment, that over the files: --config, the user's, /et
 const JSON: &str = "With --json each line of standard output is one object. \"v\" is the version of its form, \"type\" says
 what it is. Sizes are bytes, rates bytes a second; what is not known is null. Fields may be added.
 
-tracker   what p2pfs tracker runs: port, key, join (the line for others), addresses
+tracker   what p2pfs tracker runs: port, key, join (the line for others), addresses, metrics (where)
 joined    p2pfs peer is in: user, port, tracker, tracker_key
 file      kind (file or folder), name, size (of a folder that of its listing), id, locked (false)
             found or listed: also peers (some names) and holders (how many)

@@ -131,6 +131,12 @@ impl Opener {
             is_newest,
         })
     }
+
+    /// Has this counter been used, or is it too old to tell? For those who count; a forgery may say any.
+    #[must_use]
+    pub fn has_seen(&self, header: DataHeader) -> bool {
+        !self.window.accepts(header.counter)
+    }
 }
 
 /// A key is kept as 32 bytes and made usable when used: ring's object is seventeen times as large and

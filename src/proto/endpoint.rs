@@ -87,6 +87,40 @@ pub struct Admission {
     pub listening_port: Option<u16>,
 }
 
+/// What happened since it was last asked: numbers, for whoever runs the tracker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams of no known form or length.
+    pub malformed: u64,
+    /// Datagrams of a session that is not here.
+    pub unknown_session: u64,
+    /// Datagrams that did not open.
+    pub unopened: u64,
+    /// Datagrams whose counter was used before, or is too old.
+    pub replayed: u64,
+    /// Requests of a session that asks too often.
+    pub over_budget: u64,
+    /// Requests that opened and were not understood.
+    pub not_understood: u64,
+    /// Sessions that began with a ticket.
+    pub resumed: u64,
+    /// Tickets that did not open, were used before, or whose holder may not return.
+    pub not_resumed: u64,
+}
+
+/// Sessions of each kind, as the last sweep found them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// After a handshake, and nothing came yet.
+    pub unused: u64,
+    /// After a resumption, and nothing came yet.
+    pub pending: u64,
+    /// In use.
+    pub live: u64,
+    /// Silent, but kept for a while.
+    pub hidden: u64,
+}
+
 struct Session {
     peer: PeerId,
     sealer: Sealer,
@@ -132,6 +166,8 @@ pub struct Endpoint {
     /// Of the request that is being answered: how many bytes it had.
     asked: HashMap<(SessionId, RequestId), (SocketAddr, usize)>,
     random: Box<dyn Random>,
+    tally: Tally,
+    census: Census,
 }
 
 impl Endpoint {
@@ -157,7 +193,20 @@ impl Endpoint {
             transmits: VecDeque::new(),
             asked: HashMap::new(),
             random,
+            tally: Tally::default(),
+            census: Census::default(),
         }
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// The sessions, as the last sweep found them.
+    #[must_use]
+    pub const fn census(&self) -> Census {
+        self.census
     }
 
     /// What LOGIN in `session` needs: the office that makes tickets, randomness for it, and the secret
@@ -216,7 +265,7 @@ impl Endpoint {
         match Datagram::parse(datagram) {
             Ok(Datagram::Data(header)) => self.handle_data(now, from, header, datagram),
             Ok(Datagram::Resume) => self.handle_resume(now, unix_ms, from, datagram, may_return),
-            Ok(Datagram::Resumed) | Err(_) => {}
+            Ok(Datagram::Resumed) | Err(_) => self.tally.malformed += 1,
         }
     }
 
@@ -308,13 +357,20 @@ impl Endpoint {
     ) {
         let datagram_len = datagram.len();
         let Some(session) = self.sessions.get_mut(&header.session) else {
+            self.tally.unknown_session += 1;
             return;
         };
         let Ok(opened) = session.opener.open(header, datagram) else {
+            if session.opener.has_seen(header) {
+                self.tally.replayed += 1;
+            } else {
+                self.tally.unopened += 1;
+            }
             return;
         };
         let is_newest = opened.is_newest;
         let Ok((head, body)) = split(opened.plaintext) else {
+            self.tally.malformed += 1;
             return;
         };
         session.seen = self.sweeps;
@@ -330,6 +386,7 @@ impl Endpoint {
         }
         self.mark_alive(header.session, from);
         if !is_within_budget {
+            self.tally.over_budget += 1;
             return;
         }
         self.asked
@@ -342,6 +399,7 @@ impl Endpoint {
                 }
             }
             Err(_) => {
+                self.tally.not_understood += 1;
                 let refusal = Response::Refused(crate::wire::control::Refusal::Malformed);
                 self.respond(header.session, head.request, &refusal);
             }
@@ -390,8 +448,11 @@ impl Endpoint {
         may_return: &dyn Fn(&TicketContent) -> bool,
     ) {
         let Ok(datagram) = <&[u8; RESUME_LEN]>::try_from(datagram) else {
+            self.tally.malformed += 1;
             return;
         };
+        // Until it has come to an end.
+        self.tally.not_resumed += 1;
         if self.pending.total >= MAX_PENDING {
             return;
         }
@@ -417,6 +478,8 @@ impl Endpoint {
         self.sessions.insert(id, session);
         // Shorter than what came, so it may go to an address without proof.
         self.transmits.push_back((from, resumption.answer.to_vec()));
+        self.tally.not_resumed -= 1;
+        self.tally.resumed += 1;
     }
 
     fn new_session(
@@ -451,6 +514,7 @@ impl Endpoint {
             self.used_tickets.turn();
         }
         let mut ended = Vec::new();
+        let mut census = Census::default();
         for (id, session) in &mut self.sessions {
             let silent = age(session.seen);
             let is_over = match session.stage {
@@ -462,11 +526,20 @@ impl Endpoint {
             };
             if is_over {
                 ended.push(*id);
-            } else if session.stage == Stage::Live && silent > self.silence {
+                continue;
+            }
+            if session.stage == Stage::Live && silent > self.silence {
                 session.stage = Stage::Hidden;
                 self.events.push_back(Event::Hidden(session.peer));
             }
+            *match session.stage {
+                Stage::Unused => &mut census.unused,
+                Stage::Pending => &mut census.pending,
+                Stage::Live => &mut census.live,
+                Stage::Hidden => &mut census.hidden,
+            } += 1;
         }
+        self.census = census;
         for id in ended {
             self.end(id);
         }

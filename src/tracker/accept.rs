@@ -1,8 +1,8 @@
 //! Handshakes over TCP, within limits; each leaves a new session behind.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,11 +11,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::metrics::Metrics;
+use super::notices::Notices;
 use crate::crypto::handshake::{Accepted, Local};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::{EnvelopeKeys, Group, MemberKey};
 use crate::crypto::stream::has_aes_hardware;
-use crate::net::{Doorkeeper, Host, unix_ms};
+use crate::net::{Doorkeeper, Host, Turned, unix_ms};
 use crate::proto::endpoint::Admission;
 use crate::proto::session::Rhythm;
 use crate::wire::frame::Welcome;
@@ -36,6 +38,8 @@ pub(super) struct Lobby {
     pub(super) has_aes: bool,
     /// LOGIN needs a password.
     pub(super) needs_password: bool,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) notices: Notices,
 }
 
 impl Lobby {
@@ -44,6 +48,7 @@ impl Lobby {
         identity: Identity,
         member_key: MemberKey,
         rhythm: Rhythm,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             group,
@@ -52,6 +57,8 @@ impl Lobby {
             rhythm,
             has_aes: has_aes_hardware(),
             needs_password: false,
+            metrics,
+            notices: Notices::new(Instant::now()),
         }
     }
 }
@@ -68,6 +75,13 @@ impl Host for Lobby {
 
     fn envelopes(&self) -> Vec<EnvelopeKeys> {
         vec![EnvelopeKeys::open(&self.group)]
+    }
+
+    fn turned_away(&self, from: IpAddr, why: Turned) {
+        self.metrics.turned_away(why);
+        if let Some(notice) = self.notices.note(from, why) {
+            notice.log();
+        }
     }
 }
 
@@ -89,17 +103,18 @@ pub(super) async fn accept_all(
         };
         match accepted {
             Ok((stream, from)) => {
-                if let Some(visitor) = door.enter(from.ip()) {
-                    let (lobby, admit) = (Arc::clone(&lobby), admit.clone());
-                    tokio::spawn(async move {
-                        let mut stream = stream;
-                        if let Some(accepted) =
-                            visitor.shake_hands(&mut stream, Arc::clone(&lobby)).await
-                        {
-                            welcome(stream, from, accepted, &lobby, admit).await;
-                        }
-                    });
-                }
+                let Some(visitor) = door.enter(from.ip()) else {
+                    lobby.turned_away(from.ip(), Turned::Limited);
+                    continue;
+                };
+                let (lobby, admit) = (Arc::clone(&lobby), admit.clone());
+                tokio::spawn(async move {
+                    let mut stream = stream;
+                    let shaken = visitor.shake_hands(&mut stream, Arc::clone(&lobby)).await;
+                    if let Some(accepted) = shaken {
+                        welcome(stream, from, accepted, &lobby, admit).await;
+                    }
+                });
             }
             Err(error) => {
                 debug!(%error, "cannot accept now");
@@ -120,6 +135,7 @@ async fn welcome(
         return;
     }
     let keys = accepted.keys;
+    lobby.metrics.welcomed();
     debug!(%from, peer = ?keys.remote, "handshake");
     let admission = Admission {
         peer: keys.remote,

@@ -6,16 +6,20 @@
 mod accept;
 pub mod credentials;
 pub mod desk;
+pub mod exposition;
 pub mod hashing;
 pub mod index;
 pub mod logins;
+pub mod metrics;
+pub mod notices;
 pub mod reach;
 pub mod registry;
 pub mod reload;
+pub mod scrape;
 pub mod service;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +33,10 @@ use self::accept::{Admit, Lobby, accept_all};
 use self::credentials::{Credentials, CredentialsError, Users};
 use self::hashing::{Outcome, Pool};
 use self::logins::{Logins, Ruling};
+use self::metrics::{Counters, Metrics, SAMPLE_EVERY, Shaken};
 use self::reach::{interfaces, loopback_like};
 use self::reload::Watched;
+use self::scrape::Scrape;
 use self::service::{Moment, Service};
 use crate::crypto::kdf::Group;
 use crate::crypto::random::OsRandom;
@@ -49,6 +55,10 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const BATCH: usize = 256;
 /// A steady flood shall not stop the sweeps; they count themselves, so that being late ages nobody.
 const OVERDUE: Duration = Duration::from_secs(1);
+/// Time between two looks at numbers that nobody adds up as they change.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+/// Time between two lines about how the tracker does.
+const SUMMARY_EVERY: Duration = Duration::from_secs(600);
 /// Handshakes that may wait for the loop.
 const ADMIT_QUEUE: usize = 256;
 /// Outcomes of password checks that may wait for the loop; more than are under way there never are.
@@ -73,6 +83,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The file of users; without one a name is whoever's comes first.
     pub credentials: Option<PathBuf>,
+    /// Where its numbers can be read over HTTP; nowhere when absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why a tracker does not start.
@@ -83,6 +95,14 @@ pub enum TrackerError {
     Port {
         /// Which.
         port: u16,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The address for metrics cannot be had.
+    #[error("metrics on {address}: {reason}")]
+    Metrics {
+        /// Which.
+        address: SocketAddr,
         /// Why, and what to do.
         reason: String,
     },
@@ -106,6 +126,8 @@ pub struct Tracker {
     socket: UdpSocket,
     port: u16,
     doorman: Option<Doorman>,
+    metrics: Arc<Metrics>,
+    scrape: Option<Scrape>,
 }
 
 /// What logs users in, before the loop runs.
@@ -149,13 +171,21 @@ impl Tracker {
                 port: settings.port,
                 reason: explain(&error),
             })?;
+        let scrape = settings.metrics.map(|address| {
+            Scrape::bind(address).map_err(|error| TrackerError::Metrics {
+                address,
+                reason: error.to_string(),
+            })
+        });
+        let scrape = scrape.transpose()?;
         let rhythm = Rhythm::new(settings.heartbeat, settings.silence);
         let (mut office, member_key) = (TicketOffice::new(&group, &seed), group.member_key(&seed));
         let path = settings.credentials.clone();
         let doorman = path
             .map(|path| Doorman::new(path, &mut office))
             .transpose()?;
-        let mut lobby = Lobby::new(group, identity, member_key, rhythm);
+        let metrics = Arc::new(Metrics::new(Instant::now(), rhythm.interval));
+        let mut lobby = Lobby::new(group, identity, member_key, rhythm, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
         Ok(Self {
             settings,
@@ -165,7 +195,21 @@ impl Tracker {
             socket,
             port,
             doorman,
+            metrics,
+            scrape,
         })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Where its numbers can be read.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.scrape.as_ref().map(Scrape::address)
     }
 
     /// The port that it listens on.
@@ -201,7 +245,8 @@ impl Tracker {
         let random = Box::new(OsRandom::new());
         let rhythm = self.lobby.rhythm;
         let (admit, admissions) = mpsc::channel(ADMIT_QUEUE);
-        let accepting = accept_all(self.listener, Arc::new(self.lobby), admit, shutdown.clone());
+        let lobby = Arc::new(self.lobby);
+        let accepting = accept_all(self.listener, Arc::clone(&lobby), admit, shutdown.clone());
         let accepting = tokio::spawn(accepting);
         let mut service = Service::new(self.settings.max_peers, rhythm, interfaces());
         let (changed, users) = mpsc::channel(1);
@@ -213,6 +258,14 @@ impl Tracker {
             }
             None => (None, mpsc::channel(1).1),
         };
+        if let Some(scrape) = self.scrape {
+            let address = scrape.address();
+            if !address.ip().is_loopback() {
+                warn!(%address, "metrics can be read by everybody who reaches this address");
+            }
+            tokio::spawn(scrape.run(Arc::clone(&self.metrics), shutdown.clone()));
+        }
+        tokio::spawn(tell(Arc::clone(&self.metrics), lobby, shutdown.clone()));
         let serving = Loop {
             endpoint: Endpoint::new(now, self.office, rhythm.silence, random),
             service,
@@ -221,6 +274,9 @@ impl Tracker {
             users,
             socket: self.socket,
             buffer: vec![0; 2 * MAX_DATAGRAM_LEN],
+            counters: self.metrics.counters(),
+            next_count: now,
+            answering: Vec::new(),
         };
         serving.run(admissions, shutdown).await;
         let _ = accepting.await;
@@ -235,6 +291,10 @@ struct Loop {
     users: mpsc::Receiver<Users>,
     socket: UdpSocket,
     buffer: Vec<u8>,
+    counters: Counters,
+    next_count: Instant,
+    /// When the requests came whose answers have not been sent yet.
+    answering: Vec<Instant>,
 }
 
 impl Loop {
@@ -259,8 +319,12 @@ impl Loop {
             // Before anybody counts as silent, everything that has come must be heard.
             let is_overdue = Instant::now() > deadline + OVERDUE;
             if is_drained || is_overdue {
-                self.endpoint.handle_timeout(Instant::now());
-                self.handle_events();
+                let now = Instant::now();
+                self.endpoint.handle_timeout(now);
+                self.handle_events(now);
+                if now >= self.next_count {
+                    self.count(now);
+                }
             }
             self.transmit().await;
         }
@@ -271,17 +335,14 @@ impl Loop {
         for _ in 0..BATCH {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((len, from)) => {
+                    let now = Instant::now();
+                    self.counters.received(len);
                     let datagram = &mut self.buffer[..len];
                     let service = &self.service;
                     let may_return = |ticket: &TicketContent| service.may_return(ticket);
-                    self.endpoint.handle_datagram(
-                        Instant::now(),
-                        unix_ms(),
-                        from,
-                        datagram,
-                        &may_return,
-                    );
-                    self.handle_events();
+                    self.endpoint
+                        .handle_datagram(now, unix_ms(), from, datagram, &may_return);
+                    self.handle_events(now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 // Word of an earlier datagram that did not arrive: nothing to do.
@@ -291,10 +352,26 @@ impl Loop {
         false
     }
 
-    fn handle_events(&mut self) {
+    /// For whoever asks; in between these stand still.
+    fn count(&mut self, now: Instant) {
+        self.next_count = now + COUNT_EVERY;
+        let registry = self.service.registry();
+        let (names, files) = (registry.name_count(), registry.file_count());
+        self.counters
+            .population(registry.peer_count(), names, files);
+        self.counters.tally(self.endpoint.take_tally());
+        self.counters.turned(now, self.endpoint.census());
+    }
+
+    /// `now`: when the datagram came that they are about.
+    fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                Event::Request(caller, id, request) => self.handle_request(&caller, id, request),
+                Event::Request(caller, id, request) => {
+                    self.counters.request(&request);
+                    self.answering.push(now);
+                    self.handle_request(&caller, id, request);
+                }
                 Event::Shown(caller) => {
                     let (now, unix_ms) = (Instant::now(), unix_ms());
                     let mut logins = self.logins.as_mut();
@@ -342,7 +419,11 @@ impl Loop {
                     resume,
                     credential_mark,
                 };
+                let is_search = matches!(request, Request::Search(_));
                 let response = self.service.answer(moment, caller, request);
+                if is_search {
+                    self.counters.searched(now.elapsed());
+                }
                 if let (Response::LoggedIn(_), Some(user), Some(logins)) =
                     (&response, user, &mut self.logins)
                 {
@@ -351,6 +432,9 @@ impl Loop {
                 response
             }
         };
+        if let Response::Refused(refusal) = &response {
+            self.counters.refusal(refusal);
+        }
         self.endpoint.respond(caller.session, id, &response);
         if is_leaving {
             self.endpoint.end(caller.session);
@@ -378,10 +462,53 @@ impl Loop {
 
     async fn transmit(&mut self) {
         while let Some((to, datagram)) = self.endpoint.poll_transmit() {
-            // A full send buffer drops the answer, and the peer asks again.
-            if self.socket.try_send_to(&datagram, to).is_err() {
-                tokio::task::yield_now().await;
+            match self.socket.try_send_to(&datagram, to) {
+                Ok(len) => self.counters.sent(len),
+                // A full send buffer drops the answer, and the peer asks again.
+                Err(error) => {
+                    self.counters
+                        .not_sent(error.kind() == io::ErrorKind::WouldBlock);
+                    tokio::task::yield_now().await;
+                }
             }
+        }
+        if !self.answering.is_empty() {
+            let now = Instant::now();
+            for came in self.answering.drain(..) {
+                self.counters.answered(now.saturating_duration_since(came));
+            }
+        }
+    }
+}
+
+/// What is told from time to time, until `shutdown`.
+async fn tell(metrics: Arc<Metrics>, lobby: Arc<Lobby>, shutdown: CancellationToken) {
+    let mut next_summary = Instant::now() + SUMMARY_EVERY;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SAMPLE_EVERY) => {}
+        }
+        let now = Instant::now();
+        metrics.sample(now);
+        for notice in lobby.notices.sum(now) {
+            notice.log();
+        }
+        if now >= next_summary {
+            next_summary = now + SUMMARY_EVERY;
+            let numbers = metrics.numbers();
+            let (requests, drops) = (numbers.all_requests(), numbers.all_drops());
+            let rate = metrics.requests_per_second(now).round();
+            let wrong = metrics.handshakes(Shaken::WrongPassphrase);
+            info!(
+                peers = numbers.peers,
+                files = numbers.files,
+                requests,
+                a_second = rate,
+                drops,
+                wrong_passphrases = wrong,
+                "the tracker runs"
+            );
         }
     }
 }

@@ -110,6 +110,8 @@ pub struct Registry {
     reserved_by: HashMap<PeerId, u32>,
     contents: HashMap<ContentId, BTreeMap<PeerId, u64>>,
     entries: HashMap<NameId, Entries>,
+    /// What all peers publish together.
+    files: usize,
     index: Index,
     max_peers: usize,
     /// Does a name belong to the key that used it first?
@@ -128,6 +130,7 @@ impl Registry {
             reserved_by: HashMap::new(),
             contents: HashMap::new(),
             entries: HashMap::new(),
+            files: 0,
             index: Index::default(),
             max_peers,
             reserves_names: true,
@@ -222,6 +225,7 @@ impl Registry {
             }
             record.files.insert(mark, file.clone());
             record.digest ^= mark;
+            self.files += 1;
             *record.names_of.entry(file.content).or_insert(0) += 1;
             self.contents
                 .entry(file.content)
@@ -247,6 +251,7 @@ impl Registry {
                 continue;
             }
             record.digest ^= mark;
+            self.files -= 1;
             let names = record.names_of.entry(file.content).or_insert(1);
             *names -= 1;
             if *names == 0 {
@@ -388,6 +393,12 @@ impl Registry {
         self.index.len()
     }
 
+    /// What all peers publish together: a file of two people counts twice.
+    #[must_use]
+    pub const fn file_count(&self) -> usize {
+        self.files
+    }
+
     /// May this peer come back under this name?
     #[must_use]
     pub fn may_return(&self, peer: &PeerId, user: &UserName) -> bool {
@@ -489,6 +500,7 @@ impl Registry {
         record.digest = 0;
         record.names_of.clear();
         let files = std::mem::take(&mut record.files);
+        self.files -= files.len();
         for content in files
             .values()
             .map(|file| file.content)

@@ -85,7 +85,7 @@ impl Service {
             Request::Heartbeat => Ok(Response::Heartbeat(self.acknowledge(&caller.peer))),
             Request::Leave => {
                 if let Some(record) = self.registry.leave(caller.peer) {
-                    info!(user = %record.user, "peer left");
+                    info!(user = %record.user, peer = ?caller.peer, from = %caller.from, "peer left");
                 }
                 Ok(Response::Left)
             }
@@ -108,7 +108,7 @@ impl Service {
             Request::ListFiles(list) => self.list_files(&list).map(Response::Files),
         };
         answer.unwrap_or_else(|refusal| {
-            debug!(peer = ?caller.peer, ?refusal, "refused");
+            debug!(peer = ?caller.peer, from = %caller.from, ?refusal, "refused");
             Response::Refused(refusal)
         })
     }
@@ -132,14 +132,14 @@ impl Service {
         };
         self.registry
             .come_back(now, arrival(caller, user.clone()))?;
-        info!(%user, "peer is back");
+        info!(%user, peer = ?caller.peer, from = %caller.from, "peer is back");
         Ok(())
     }
 
     /// A session fell silent.
     pub fn hide(&mut self, peer: PeerId) {
         if let Some(record) = self.registry.record(&peer) {
-            info!(user = %record.user, "peer is silent");
+            info!(user = %record.user, peer = ?peer, ip = %record.ip, "peer is silent");
         }
         self.registry.hide(peer);
     }
@@ -147,7 +147,7 @@ impl Service {
     /// A session ended.
     pub fn end(&mut self, peer: PeerId) {
         if let Some(record) = self.registry.leave(peer) {
-            info!(user = %record.user, "peer is gone");
+            info!(user = %record.user, peer = ?peer, ip = %record.ip, "peer is gone");
         }
     }
 
@@ -161,7 +161,7 @@ impl Service {
         let resume = moment.resume.ok_or(Refusal::Malformed)?;
         self.registry
             .log_in(moment.now, arrival(caller, user.clone()))?;
-        info!(%user, from = %caller.from, "peer joined");
+        info!(%user, peer = ?caller.peer, from = %caller.from, "peer joined");
         let content = TicketContent {
             user,
             peer: caller.peer,

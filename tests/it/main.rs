@@ -7,6 +7,7 @@ mod faults;
 mod folders;
 mod login;
 mod namespaces;
+mod ops;
 mod resume;
 mod seeds;
 mod sharing;
