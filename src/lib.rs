@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod crypto;
 pub mod disk;
+pub mod ipc;
 pub mod keyfile;
 pub mod logging;
 pub mod nearest;

@@ -28,9 +28,13 @@ fn main() -> ExitCode {
         .unwrap_or(i8::MAX)
         .saturating_sub(i8::try_from(quiet).unwrap_or(i8::MAX));
     let log = screen.clone();
-    let done = logging::start(Verbosity(verbosity), Arc::new(move |line| log.log(line)))
-        .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
-        .and_then(|()| run(cli, &screen));
+    let done = logging::start(
+        Verbosity(verbosity),
+        screen.stamps(),
+        Arc::new(move |level, line| log.log(level, line)),
+    )
+    .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
+    .and_then(|()| run(cli, &screen));
     ask::restore_terminal();
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("logging", &[]),
     ("config", &["nearest", "wire"]),
     ("disk", &["crypto", "wire"]),
+    ("ipc", &["disk"]),
     ("keyfile", &["disk", "crypto", "wire"]),
     ("net", &["proto", "crypto", "wire"]),
     (
@@ -30,7 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "tracker", "peer", "net", "keyfile", "disk", "config", "logging", "shutdown",
+            "tracker", "peer", "ipc", "net", "keyfile", "disk", "config", "logging", "shutdown",
             "nearest", "proto", "crypto", "wire",
         ],
     ),

@@ -139,6 +139,8 @@ pub enum Action {
     Peers(PeersArgs),
     /// Size, hashes and holders of a file or folder
     Info(InfoArgs),
+    /// What runs with this state directory: tracker, peer, or both
+    Status,
     /// Make a strong passphrase, or rate one
     Passphrase(PassphraseArgs),
     /// Keep the users of a tracker and their passwords

@@ -1,9 +1,12 @@
 //! What runs as a peer: with a prompt, sharing until a signal, or for one command.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::args::{JoinArgs, ListArgs, PeerArgs};
 use super::ask::{self, Dialog, Purpose};
@@ -14,6 +17,7 @@ use super::exit::{Class, Failure};
 use super::prompt::{self, End};
 use super::screen::Screen;
 use super::setup::{self, Home, WithoutHome};
+use super::status::{PeerHost, Presence};
 use super::{Context, join_address, render};
 use crate::crypto::kdf::Group;
 use crate::peer::{self, Event, JoinError, Peer, Restart};
@@ -290,10 +294,23 @@ impl Context {
         };
         let screen = self.screen.clone();
         let executor = Executor::new(peer, screen.clone(), patience);
+        let presence = Arc::new(Presence::default());
+        let host = PeerHost {
+            peer: executor.peer().clone(),
+            presence: Arc::clone(&presence),
+            since: Timestamp::now(),
+        };
+        let gone = CancellationToken::new();
+        let listener = home.listen();
+        let asked = listener.map(|it| tokio::spawn(it.run(Arc::new(host), gone.clone())));
         executor.tell_with(async move {
+            show_events(events, &screen, &presence, patience).await;
+            gone.cancel();
+            if let Some(asked) = asked {
+                let _ = asked.await;
+            }
             // The lock on the state directory lives as long as events are shown: until the peer is gone.
-            let _home = home;
-            show_events(events, &screen, patience).await;
+            drop(home);
         });
         Ok(executor)
     }
@@ -354,9 +371,15 @@ impl Context {
 }
 
 /// Prints what happens by itself, until the peer is gone.
-async fn show_events(mut events: mpsc::Receiver<Event>, screen: &Screen, patience: Patience) {
+async fn show_events(
+    mut events: mpsc::Receiver<Event>,
+    screen: &Screen,
+    presence: &Presence,
+    patience: Patience,
+) {
     let mut milestones = render::Milestones::default();
     while let Some(event) = events.recv().await {
+        presence.hear(&event);
         match &event {
             Event::Progress(progress) => {
                 let _ = screen.object(&render::progress_json(progress));

@@ -16,15 +16,19 @@ pub mod questions;
 pub mod render;
 pub mod screen;
 pub mod setup;
+pub mod status;
 pub mod steer;
 pub mod table;
 pub mod topics;
 pub mod user;
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
+use tracing::{info, warn};
 
 use self::args::{Action, Cli, Global, PassphraseArgs, PeerArgs, TrackerArgs};
 use self::ask::{Dialog, Purpose};
@@ -36,6 +40,7 @@ use self::questions::{Asked, Questions};
 use self::screen::Screen;
 use self::setup::{DEFAULT_PORT, Home, Setup};
 use crate::crypto::kdf::{Group, NetworkName};
+use crate::ipc::Listener;
 use crate::shutdown::Shutdown;
 use crate::tracker::Tracker;
 
@@ -87,6 +92,10 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
                 .once(&args.join, waits, vec![Command::Info { item: args.item }])
                 .await
         }
+        Some(Action::Status) => tokio::select! {
+            () = context.shutdown.token().cancelled() => Err(context.interrupted()),
+            shown = status::run(context.global(), &context.screen) => shown,
+        },
         Some(Action::Passphrase(args)) => context.passphrase(&args),
         Some(Action::User(action)) => context.user(action).await,
         Some(Action::Demo(args)) => {
@@ -184,8 +193,8 @@ impl Context {
     }
 
     async fn run_tracker(&self, args: &TrackerArgs, group: Group) -> Result<(), Failure> {
-        let (dir, _lock) = Home::of_tracker(self.global())?;
-        let settings = self.setup.tracker(args, dir)?;
+        let (dir, lock) = Home::of_tracker(self.global())?;
+        let settings = self.setup.tracker(args, dir.clone())?;
         let network = group.network().clone();
         let tracker = Tracker::bind(settings, group)?;
         let (port, key) = (tracker.port(), tracker.id().fingerprint());
@@ -216,7 +225,30 @@ impl Context {
             "v": 1, "type": "tracker", "port": port, "key": key.to_string(), "join": join,
             "addresses": addresses, "metrics": tracker.metrics_address(),
         }))?;
+        let rights = std::fs::metadata(&dir).map_or(0, |found| found.mode() & 0o7777);
+        info!(
+            address = %with_port(host, port), key = %key.brief(), network = network.as_str(),
+            state = %dir.display(), rights = format_args!("{rights:o}"),
+            uid = rustix::process::geteuid().as_raw(), version = env!("CARGO_PKG_VERSION"),
+            "the tracker starts"
+        );
+        let host = status::TrackerHost::new(&tracker, network.as_str());
+        let asked = match Listener::bind(&dir, &lock) {
+            Ok(listener) => {
+                let shutdown = self.shutdown.token().clone();
+                Some(tokio::spawn(listener.run(Arc::new(host), shutdown)))
+            }
+            Err(error) => {
+                warn!(%error, dir = %dir.display(), "p2pfs status will not find this tracker");
+                None
+            }
+        };
         tracker.run(self.shutdown.token().clone()).await;
+        // Only who holds the lock removes the socket.
+        if let Some(asked) = asked {
+            let _ = asked.await;
+        }
+        drop(lock);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
 use super::exit::{Class, Failure};
+use crate::logging::{Level, Stamps};
 use crate::wire::text::safe;
 
 /// Columns of a terminal that does not tell how many it has.
@@ -26,6 +27,59 @@ pub enum Style {
     Json,
 }
 
+/// How events of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogStyle {
+    Plain,
+    /// The level has a colour.
+    Colour,
+    /// The level is a number in front, as journald takes it.
+    Journal,
+}
+
+impl LogStyle {
+    fn of_stderr() -> Self {
+        let is_set = |key: &str| std::env::var_os(key).is_some_and(|value| !value.is_empty());
+        if is_journal() {
+            Self::Journal
+        } else if io::stderr().is_terminal()
+            && !is_set("NO_COLOR")
+            && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+        {
+            Self::Colour
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn line(self, level: Level, event: &str) -> String {
+        let (colour, number) = match level {
+            Level::ERROR => ("31", 3),
+            Level::WARN => ("33", 4),
+            Level::INFO => ("32", 6),
+            _ => ("2", 7),
+        };
+        match self {
+            Self::Plain => event.to_owned(),
+            Self::Journal => format!("<{number}>{event}"),
+            Self::Colour => {
+                let word = level.as_str();
+                // Before it stands only the time.
+                event.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1)
+            }
+        }
+    }
+}
+
+/// Does standard error go to the journal of systemd? It says which file that is.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
+}
+
 /// The terminal, shared by all tasks.
 #[derive(Clone, Debug)]
 pub struct Screen(Arc<Inner>);
@@ -36,6 +90,7 @@ struct Inner {
     quiet: bool,
     /// Standard error is a terminal on which a line can be drawn again.
     is_live: bool,
+    log_style: LogStyle,
     /// A prompt stands on the last line: what is printed goes above it, and it is printed again.
     prompt: Mutex<Option<&'static str>>,
     /// A line on stderr is being redrawn.
@@ -52,6 +107,7 @@ impl Screen {
             quiet,
             is_live: io::stderr().is_terminal()
                 && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
+            log_style: LogStyle::of_stderr(),
             prompt: Mutex::new(None),
             has_live_line: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -125,8 +181,17 @@ impl Screen {
     }
 
     /// An event of the log, which has its own filter: one line, whatever others put into it.
-    pub fn log(&self, event: &str) {
-        self.write_err(&safe(event));
+    pub fn log(&self, level: Level, event: &str) {
+        self.write_err(&self.0.log_style.line(level, &safe(event)));
+    }
+
+    /// Who writes down when an event happened.
+    #[must_use]
+    pub fn stamps(&self) -> Stamps {
+        match self.0.log_style {
+            LogStyle::Journal => Stamps::Journal,
+            LogStyle::Plain | LogStyle::Colour => Stamps::Own,
+        }
     }
 
     /// Says what went wrong.
@@ -242,6 +307,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_event_shows_its_level_as_whoever_reads_it_takes_it() {
+        let event = "2026-11-21T14:00:00Z  WARN wrong passphrase from=192.0.2.7 name=WARN";
+        let line = |style: LogStyle| style.line(Level::WARN, event);
+        assert_eq!(line(LogStyle::Plain), event);
+        assert_eq!(line(LogStyle::Journal), format!("<4>{event}"));
+        let coloured = line(LogStyle::Colour);
+        assert_eq!(
+            coloured,
+            event.replacen("WARN", "\x1b[33mWARN\x1b[0m", 1),
+            "{coloured:?}"
+        );
+    }
 
     #[test]
     fn an_object_begins_with_its_version_and_type() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{AppStrategy as _, AppStrategyArgs, choose_app_strategy};
+use tracing::warn;
 
 use super::args::{Global, JoinArgs, TrackerArgs};
 use super::exit::{Class, Failure};
@@ -14,6 +15,7 @@ use crate::crypto::identity::Identity;
 use crate::crypto::kdf::NetworkName;
 use crate::crypto::random::OsRandom;
 use crate::disk::{self, DirLock, LockError, create_private_dir, lock_dir};
+use crate::ipc::Listener;
 use crate::keyfile;
 use crate::peer::Limits;
 use crate::proto::backoff::Retry;
@@ -336,7 +338,7 @@ pub struct Home {
     pub identity: Identity,
     /// This identity is new and will be forgotten.
     is_temporary: bool,
-    _lock: Option<DirLock>,
+    lock: Option<DirLock>,
 }
 
 /// What to do when the state directory cannot be had.
@@ -382,7 +384,7 @@ impl Home {
                     dir: Some(dir),
                     identity,
                     is_temporary: false,
-                    _lock: Some(lock),
+                    lock: Some(lock),
                 })
             }
             Err(failure) if failure.class == Class::Held && without == WithoutHome::Temporary => {
@@ -396,13 +398,26 @@ impl Home {
         }
     }
 
+    /// Listens in the directory, if there is one.
+    #[must_use]
+    pub fn listen(&self) -> Option<Listener> {
+        let (dir, lock) = (self.dir.as_ref()?, self.lock.as_ref()?);
+        match Listener::bind(dir, lock) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                warn!(%error, dir = %dir.display(), "p2pfs status will not find this peer");
+                None
+            }
+        }
+    }
+
     fn temporary() -> Self {
         let identity = Identity::generate(&mut OsRandom::new());
         Self {
             dir: None,
             identity,
             is_temporary: true,
-            _lock: None,
+            lock: None,
         }
     }
 
@@ -431,7 +446,9 @@ pub fn is_new_tracker(global: &Global) -> bool {
     state_dir(global, "tracker").is_none_or(|dir| !dir.join("tracker.seed").exists())
 }
 
-fn state_dir(global: &Global, role: &str) -> Option<PathBuf> {
+/// Where a role keeps its state.
+#[must_use]
+pub fn state_dir(global: &Global, role: &str) -> Option<PathBuf> {
     let root = match &global.state_dir {
         Some(dir) => dir.clone(),
         None => {

@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "  0  done (an empty list is done)
   2  wrong usage or configuration; input needed, but not to be had
   3  wrong passphrase or key, or the tracker does not take the login
   4  network: tracker or peers not reachable, timed out, port not to be had
-  5  no such file, user or match
+  5  no such file, user or match; status: nothing runs
   6  refused by the other side
   7  integrity: what came does not fit its hash
   8  local file: permission, disk full
@@ -61,6 +61,11 @@ progress  of a download, of a folder first that of its listing: id, name, done, 
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
             rate, peers (how many send)
 limits    up, down
+status    what runs: role (tracker or peer), pid, version, since, uptime_s, key, port
+            of a tracker: addresses, network, metrics (where), peers, files, names, requests, requests_per_s,
+            drops (by reason), wrong_passphrases
+            of a peer: user, tracker, tracker_key, joined, joined_since, shares, transfers, running (of
+            them), up, down (bytes that moved)
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of p2pfs user (command: user add): user

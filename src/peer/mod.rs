@@ -164,6 +164,15 @@ pub struct Limits {
     pub down: Option<u64>,
 }
 
+/// Bytes that moved since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// To others.
+    pub up: u64,
+    /// From others.
+    pub down: u64,
+}
+
 /// A finished download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downloaded {
@@ -426,6 +435,15 @@ impl Peer {
         Limits {
             up: self.0.offers.throttle.rate(),
             down: self.0.downloads.throttle.rate(),
+        }
+    }
+
+    /// What uploads and downloads have moved since the start, those under way as well.
+    #[must_use]
+    pub fn moved(&self) -> Moved {
+        Moved {
+            up: self.0.offers.throttle.moved(),
+            down: self.0.downloads.throttle.moved(),
         }
     }
 

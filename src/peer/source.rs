@@ -326,6 +326,7 @@ impl Source {
                 if let Some(whole) = self.gather(request, offset, is_last, bytes)? {
                     self.write(whole).await;
                 }
+                self.goal.throttle.note(len);
                 if self.goal.throttle.rate().is_some() {
                     let place = self.place.clone();
                     self.passing = Some(Box::pin(async move { place.pass(len).await }));

@@ -26,6 +26,8 @@ pub struct Throttle(Arc<Inner>);
 struct Inner {
     /// Bytes a second; 0 for none.
     rate: AtomicU64,
+    /// Bytes that passed since the start, under a limit or not.
+    moved: AtomicU64,
     account: Turn<Option<Account>>,
     people: Mutex<HashMap<PeerId, std::sync::Weak<Turn<()>>>>,
 }
@@ -86,6 +88,17 @@ impl Throttle {
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
         Some(self.0.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// Bytes passed.
+    pub fn note(&self, bytes: usize) {
+        self.0.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes that passed since the start.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.0.moved.load(Ordering::Relaxed)
     }
 
     /// The place of `person`.

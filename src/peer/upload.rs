@@ -310,6 +310,7 @@ impl Upload {
                 return Ok(None);
             }
             self.sent = self.writer.send_now(&self.frames, PATIENCE)?;
+            self.offers.throttle.note(self.sent);
             if self.sent < self.frames.len() || until <= Instant::now() {
                 return Ok(None);
             }
@@ -334,6 +335,7 @@ impl Upload {
                 left
             };
             self.place.pass(len).await;
+            self.offers.throttle.note(len);
             let end = self.sent + len;
             self.writer
                 .send_sealed(&self.frames[self.sent..end])

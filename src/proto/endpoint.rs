@@ -637,6 +637,99 @@ fn path_token(key: &[u8; 32], session: SessionId, address: SocketAddr) -> PathTo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::kdf::{Group, NetworkName, TrackerSeed};
+    use crate::crypto::random::OsRandom;
+
+    #[test]
+    fn whatever_comes_to_nothing_is_counted_under_its_reason() {
+        let now = Instant::now();
+        let passphrase =
+            crate::crypto::secret::Passphrase::parse("zebra abandon stable horse").unwrap();
+        let group = Group::derive(&passphrase, NetworkName::default());
+        let office = TicketOffice::new(&group, &TrackerSeed(Secret::new([7; 32])));
+        let silence = Duration::from_secs(3);
+        let mut endpoint = Endpoint::new(now, office, silence, Box::new(OsRandom::new()));
+        let from: SocketAddr = "192.0.2.7:9".parse().unwrap();
+        let session = endpoint.admit(
+            now,
+            Admission {
+                peer: PeerId([1; 32]),
+                keys: DatagramKeys {
+                    send: Secret::new([1; 32]),
+                    receive: Secret::new([2; 32]),
+                },
+                resume: Secret::new([3; 32]),
+                ip: from.ip(),
+                listening_port: None,
+            },
+        );
+        let mut sealer = Sealer::new(session, Secret::new([2; 32]));
+        let mut sealed = || {
+            let mut out = Vec::new();
+            let plaintext = Request::Heartbeat.encode(RequestId(1), [0; 8]).unwrap();
+            sealer.seal(&plaintext, &mut out).unwrap();
+            out
+        };
+        let mut come = |mut datagram: Vec<u8>| {
+            endpoint.handle_datagram(now, 0, from, &mut datagram, &|_| true);
+            while endpoint.poll_event().is_some() {}
+            endpoint.take_tally()
+        };
+        let none = Tally::default();
+        let first = sealed();
+        assert_eq!(come(first.clone()), none);
+        assert_eq!(
+            come(first),
+            Tally {
+                replayed: 1,
+                ..none
+            }
+        );
+        let mut forged = sealed();
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(
+            come(forged),
+            Tally {
+                unopened: 1,
+                ..none
+            }
+        );
+        let mut other = sealed();
+        other[1] ^= 1;
+        assert_eq!(
+            come(other),
+            Tally {
+                unknown_session: 1,
+                ..none
+            }
+        );
+        assert_eq!(
+            come(b"garbage".to_vec()),
+            Tally {
+                malformed: 1,
+                ..none
+            }
+        );
+        let mut resume = vec![0; RESUME_LEN];
+        resume[0] = 0x12;
+        assert_eq!(
+            come(resume),
+            Tally {
+                not_resumed: 1,
+                ..none
+            }
+        );
+        let over = (0..20_000).map(|_| come(sealed()).over_budget).sum::<u64>();
+        assert!((9_000..11_000).contains(&over), "{over}");
+        endpoint.handle_timeout(now + SWEEP);
+        assert_eq!(
+            endpoint.census(),
+            Census {
+                live: 1,
+                ..Census::default()
+            }
+        );
+    }
 
     #[test]
     fn a_ticket_is_taken_later_each_time_and_nobody_is_locked_out() {

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -171,6 +172,15 @@ impl Tracker {
                 port: settings.port,
                 reason: explain(&error),
             })?;
+        // The kernel counts its own overhead as well: it grants twice what may be used.
+        let granted = SockRef::from(&socket).recv_buffer_size().unwrap_or(0) / 2;
+        if granted < RECEIVE_BUFFER {
+            info!(
+                granted,
+                wanted = RECEIVE_BUFFER,
+                "the UDP receive buffer is small; for thousands of peers: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+            );
+        }
         let scrape = settings.metrics.map(|address| {
             Scrape::bind(address).map_err(|error| TrackerError::Metrics {
                 address,

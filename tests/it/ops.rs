@@ -3,9 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::{Group, Process, text, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::terminal::Terminal;
+use crate::support::{Group, PASSPHRASE, Process, need, text, wait_until};
 
 const DOCS: &str = include_str!("../../docs/operating.md");
 
@@ -287,4 +294,315 @@ fn metrics_are_on_loopback_unless_an_address_is_given_plainly() {
     let output = command.env("P2PFS_METRICS", &taken).output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains(&format!("metrics on {taken}")));
+}
+
+fn status(group: &Group, state: &str, more: &[&str]) -> Output {
+    group
+        .command(state)
+        .arg("status")
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn status_json(group: &Group, state: &str) -> Value {
+    let output = status(group, state, &["--json"]);
+    let out = text(&output.stdout);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{out}{}",
+        text(&output.stderr)
+    );
+    assert_eq!(out.lines().count(), 1, "{out}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn status_tells_of_the_tracker() {
+    let group = Group::new();
+    let (tracker, address, metrics) = tracker(&group, &[]);
+    let file = group.file("report.txt", 1000, 1);
+    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    ana.wait_for("Sharing");
+    wait_until("it is counted", || {
+        status_json(&group, "tracker")["files"] == 1
+    });
+    let status_of = status_json(&group, "tracker");
+    assert_eq!(
+        (status_of["type"].as_str(), status_of["role"].as_str()),
+        (Some("status"), Some("tracker"))
+    );
+    assert_eq!(status_of["pid"], tracker.pid());
+    assert_eq!(address, format!("127.0.0.1:{}", status_of["port"]));
+    assert_eq!(status_of["addresses"][0], "127.0.0.1");
+    assert_eq!(status_of["metrics"], metrics.to_string());
+    assert_eq!(
+        (&status_of["peers"], &status_of["names"]),
+        (&1.into(), &1.into())
+    );
+    assert!(
+        tracker
+            .output()
+            .contains(status_of["key"].as_str().unwrap())
+    );
+    assert!(
+        status_of["requests_per_s"].as_f64().unwrap() > 0.0,
+        "{status_of}"
+    );
+    assert_eq!(status_of["drops"]["malformed"], 0);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"not of this world", &address).unwrap();
+    wait_until("garbage is counted", || {
+        status_json(&group, "tracker")["drops"]["malformed"] == 1
+    });
+
+    let output = status(&group, "tracker", &[]);
+    let shown = text(&output.stdout);
+    for part in [
+        format!("{address}, since "),
+        "1 malformed".to_owned(),
+        "a second".to_owned(),
+        format!("pid {}", tracker.pid()),
+    ] {
+        assert!(shown.contains(&part), "{part} in {shown}");
+    }
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn status_tells_of_a_peer_and_whether_it_has_its_tracker() {
+    let group = Group::new();
+    let (mut tracker, address, _) = tracker(&group, &[]);
+    let file = group.file("large.bin", 3 << 20, 1);
+    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
+    ana.wait_for("Sharing");
+    let mut bob = group.peer("bob", &address, &["--no-seed"]);
+    bob.say("download large.bin");
+    bob.wait_for("Download successful");
+    let (seeder, leecher) = (
+        status_json(&group, "ana.state"),
+        status_json(&group, "bob.state"),
+    );
+    assert_eq!(seeder["role"], "peer");
+    assert_eq!(
+        (&seeder["user"], &seeder["shares"]),
+        (&"ana".into(), &1.into())
+    );
+    assert_eq!(
+        (&seeder["tracker"], &seeder["joined"]),
+        (&address.as_str().into(), &true.into())
+    );
+    assert!(
+        ana.output()
+            .contains(&format!("listening on {}", seeder["port"]))
+    );
+    for (status, key) in [(&seeder, "up"), (&leecher, "down")] {
+        let moved = status[key].as_u64().unwrap();
+        assert!((3 << 20..4 << 20).contains(&moved), "{key}: {status}");
+    }
+    assert_eq!((&seeder["down"], &leecher["up"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&leecher["transfers"], &leecher["running"]),
+        (&0.into(), &0.into())
+    );
+
+    tracker.kill();
+    ana.wait_for("the tracker is lost");
+    let lost = status_json(&group, "ana.state");
+    assert_eq!(lost["joined"], false);
+    assert!(
+        lost["joined_since"].as_str() > seeder["joined_since"].as_str(),
+        "{lost}"
+    );
+    let shown = text(&status(&group, "ana.state", &[]).stdout);
+    assert!(
+        shown.contains("lost since") && shown.contains("3.0 MiB up"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn status_of_nothing_is_one_line_and_a_code_of_its_own() {
+    let group = Group::new();
+    for more in [&[][..], &["--json"]] {
+        let output = status(&group, "nobody", more);
+        assert_eq!(output.status.code(), Some(5));
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("neither a tracker nor a peer runs with"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!group.path("nobody").exists(), "and nothing is made");
+    }
+}
+
+#[test]
+fn a_socket_that_a_killed_tracker_left_is_replaced() {
+    let group = Group::new();
+    let (mut first, ..) = tracker(&group, &[]);
+    let socket = group.path("tracker").join("tracker/control.sock");
+    let mode = std::fs::symlink_metadata(&socket)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let dir = std::fs::metadata(socket.parent().unwrap()).unwrap();
+    assert_eq!(dir.permissions().mode() & 0o777, 0o700);
+    first.kill();
+    assert!(socket.exists());
+    assert_eq!(status(&group, "tracker", &[]).status.code(), Some(5));
+    let (second, ..) = tracker(&group, &[]);
+    assert_eq!(status_json(&group, "tracker")["pid"], second.pid());
+    // One that may not run does not take the socket either.
+    let third = group
+        .command("tracker")
+        .args(["tracker", "--port", "0"])
+        .output()
+        .unwrap();
+    assert_eq!(third.status.code(), Some(10), "{}", text(&third.stderr));
+    assert_eq!(status_json(&group, "tracker")["pid"], second.pid());
+    // A tracker that was asked to end takes it away.
+    second.signal(Signal::TERM);
+    wait_until("it is gone", || !socket.exists());
+}
+
+#[test]
+fn a_stopped_tracker_keeps_status_waiting_for_seconds_only() {
+    let group = Group::new();
+    let (tracker, ..) = tracker(&group, &[]);
+    tracker.signal(Signal::STOP);
+    let begin = Instant::now();
+    let output = status(&group, "tracker", &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("does not answer"));
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    tracker.signal(Signal::CONT);
+    assert_eq!(status(&group, "tracker", &[]).status.code(), Some(0));
+}
+
+#[test]
+fn another_user_gets_no_answer_even_where_modes_would_let_him() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can be another user; the rule itself has its test beside the code.
+        return;
+    }
+    need("perl");
+    let group = Group::new();
+    let (mut tracker, ..) = tracker(&group, &[]);
+    let dir = group.path("tracker").join("tracker");
+    let socket = dir.join("control.sock");
+    let ask = |uid: u32| {
+        let script = r#"use Socket; socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die;
+            connect($s, pack_sockaddr_un($ARGV[0])) or die "connect: $!";
+            syswrite($s, qq({"v":1,"command":"status"}\n)); local $/; print <$s>;"#;
+        let mut perl = Command::new("perl");
+        perl.args(["-e", script])
+            .arg(&socket)
+            .current_dir("/")
+            .uid(uid);
+        perl.output().unwrap()
+    };
+    let kept_out = ask(65_534);
+    assert!(
+        text(&kept_out.stderr).contains("Permission denied"),
+        "{kept_out:?}"
+    );
+    for open in [group.dir.path(), &group.path("tracker"), &dir, &socket] {
+        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let stranger = ask(65_534);
+    assert_eq!(
+        (text(&stranger.stdout), text(&stranger.stderr)),
+        (String::new(), String::new())
+    );
+    tracker.wait_for("another user was turned away");
+    assert!(text(&ask(0).stdout).contains("\"role\":\"tracker\""));
+}
+
+#[test]
+fn the_log_tells_who_comes_and_who_guesses() {
+    let group = Group::new();
+    let (mut tracker, address, _) = tracker(&group, &["-v"]);
+    let start = tracker.wait_for("the tracker starts");
+    for part in [
+        " INFO ",
+        &format!("address={address}"),
+        "key=",
+        "network=",
+        "rights=700",
+        "uid=",
+    ] {
+        assert!(start.contains(part), "{part} in {start}");
+    }
+    let ana = group.peer("ana", &address, &[]);
+    let joined = tracker.wait_for("peer joined");
+    assert!(
+        joined.contains("user=ana")
+            && joined.contains("peer=")
+            && joined.contains("from=127.0.0.1:"),
+        "{joined}"
+    );
+    drop(ana);
+    tracker.wait_for("peer is silent");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .send_to(b"\x1b[2Jnot of this world", &address)
+        .unwrap();
+    group.write_private("passphrase", "another passphrase that nobody knows of");
+    for _ in 0..5 {
+        assert_eq!(group.once(&address, &["peers"]).status.code(), Some(3));
+    }
+    let wrong = tracker.wait_for("wrong passphrase");
+    assert!(
+        wrong.contains(" WARN ") && wrong.contains("from=127.0.0.1"),
+        "{wrong}"
+    );
+    let output = tracker.output();
+    assert_eq!(
+        output.matches("wrong passphrase").count(),
+        1,
+        "summed up later:\n{output}"
+    );
+    assert!(!output.contains('\x1b'), "a file has no colours:\n{output}");
+    assert!(!output.contains("another passphrase") && !output.contains(PASSPHRASE));
+}
+
+#[test]
+fn the_journal_gets_levels_and_no_times_and_a_terminal_colours() {
+    let group = Group::new();
+    let log = std::fs::File::create(group.path("tracker.log"))
+        .unwrap()
+        .metadata()
+        .unwrap();
+    let mut command = group.command("tracker");
+    command
+        .args(["tracker", "-v", "--bind", "127.0.0.1", "--port", "0"])
+        .env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
+    let mut tracker = group.spawn("tracker", command);
+    let line = tracker.wait_for("the tracker starts");
+    assert!(line.starts_with("<6>the tracker starts"), "{line}");
+    tracker.kill();
+    for (variables, is_coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false)] {
+        let group = Group::new();
+        let passphrase = group.path("passphrase").display().to_string();
+        let args = [
+            "tracker",
+            "-v",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--passphrase-file",
+            &passphrase,
+        ];
+        let mut terminal = Terminal::start_in(&group, "tracker", &args, variables);
+        let before = terminal.wait_for("the tracker starts");
+        assert_eq!(
+            before.contains("\x1b[32mINFO\x1b[0m"),
+            is_coloured,
+            "{before:?}"
+        );
+    }
 }
