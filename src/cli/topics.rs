@@ -57,7 +57,7 @@ peer      who is here: user, files (how many), since_s, addresses, key
 holder    who has what was searched: user, addresses, key, id
 id        user, key, port, tracker, tracker_key
 progress  of a download, of a folder first that of its listing: id, name, done, total, rate,
-            peers (how many send)
+            peers (how many send), slow (true when those send little)
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
             rate, peers (how many send)
 limits    up, down

@@ -188,6 +188,16 @@ impl Collector for View {
                 .zip(numbers.resumptions),
         )?;
         page.counter(
+            "p2pfs_tracker_password_checks",
+            "Passwords that were hashed",
+            metrics.password_checks(),
+        )?;
+        page.gauge(
+            "p2pfs_tracker_logins_waiting",
+            "Logins that wait for their password to be hashed",
+            float(metrics.logins_waiting()),
+        )?;
+        page.counter(
             "p2pfs_tracker_received_bytes",
             "Bytes of datagrams that came",
             numbers.received_bytes,

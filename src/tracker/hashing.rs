@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 
 use tokio::sync::mpsc;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::desk::{Check, CheckId};
+use super::metrics::Metrics;
 use crate::crypto::password::{Memory, PasswordHash};
 
 /// What a check found.
@@ -33,15 +34,19 @@ impl Pool {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(outcomes: &mpsc::Sender<Outcome>) -> std::io::Result<Self> {
+    pub fn start(
+        outcomes: &mpsc::Sender<Outcome>,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Self> {
         let lanes = std::thread::available_parallelism().map_or(1, usize::from);
         let (tasks, queue) = blocking::channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..lanes {
             let (queue, outcomes) = (Arc::clone(&queue), outcomes.clone());
+            let metrics = Arc::clone(metrics);
             std::thread::Builder::new()
                 .name("password".to_owned())
-                .spawn(move || work(&queue, &outcomes))?;
+                .spawn(move || work(&queue, &outcomes, &metrics))?;
         }
         Ok(Self { tasks, lanes })
     }
@@ -61,7 +66,7 @@ impl Pool {
 
 type Queue = Mutex<blocking::Receiver<(Check, Arc<PasswordHash>, bool)>>;
 
-fn work(queue: &Queue, outcomes: &mpsc::Sender<Outcome>) {
+fn work(queue: &Queue, outcomes: &mpsc::Sender<Outcome>, metrics: &Metrics) {
     // Behind those who receive and answer; Linux counts this for the one thread.
     let _ = rustix::process::nice(5);
     let mut memory = Memory::default();
@@ -77,7 +82,7 @@ fn work(queue: &Queue, outcomes: &mpsc::Sender<Outcome>) {
             error!("a password could not be checked");
             false
         });
-        debug!("password hashed");
+        metrics.password_checked();
         let outcome = Outcome {
             id: check.id,
             fits: (fits && is_users).then_some(measure),

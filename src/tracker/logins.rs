@@ -14,6 +14,7 @@ use tracing::info;
 use super::credentials::{Credentials, Users};
 use super::desk::{Attempt, Desk, Reply};
 use super::hashing::{Outcome, Pool};
+use super::metrics::Metrics;
 use crate::crypto::ticket::{TicketContent, TicketOffice};
 use crate::proto::endpoint::Caller;
 use crate::proto::limiter::Source;
@@ -46,6 +47,7 @@ pub enum Ruling {
 pub struct Logins {
     desk: Desk,
     pool: Pool,
+    metrics: Arc<Metrics>,
     credentials: Arc<Credentials>,
     /// The same as the endpoint's, to look at tickets with.
     office: TicketOffice,
@@ -56,10 +58,16 @@ pub struct Logins {
 impl Logins {
     /// Nobody is logged in yet.
     #[must_use]
-    pub fn new(credentials: Arc<Credentials>, office: TicketOffice, pool: Pool) -> Self {
+    pub fn new(
+        credentials: Arc<Credentials>,
+        office: TicketOffice,
+        pool: Pool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             desk: Desk::new(pool.lanes()),
             pool,
+            metrics,
             credentials,
             office,
             holders: HashMap::new(),
@@ -235,6 +243,7 @@ impl Logins {
                 None => drop(self.desk.finish(now, check.id, None)),
             }
         }
+        self.metrics.set_logins_waiting(self.desk.queued());
     }
 }
 

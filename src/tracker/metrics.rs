@@ -201,6 +201,8 @@ pub struct Metrics {
     heartbeat: Duration,
     loops: Mutex<Vec<Arc<Cells>>>,
     handshakes: [AtomicU64; Shaken::ALL.len()],
+    password_checks: AtomicU64,
+    logins_waiting: AtomicU64,
     /// When, and how many requests had come by then; the newest last.
     samples: Mutex<Vec<(Instant, u64)>>,
 }
@@ -393,6 +395,8 @@ impl Metrics {
             heartbeat,
             loops: Mutex::default(),
             handshakes: Default::default(),
+            password_checks: AtomicU64::new(0),
+            logins_waiting: AtomicU64::new(0),
             samples: Mutex::new(vec![(started, 0)]),
         }
     }
@@ -433,6 +437,28 @@ impl Metrics {
     #[must_use]
     pub fn handshakes(&self, how: Shaken) -> u64 {
         self.handshakes[how as usize].load(Ordering::Relaxed)
+    }
+
+    /// A password was hashed.
+    pub fn password_checked(&self) {
+        self.password_checks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Passwords that were hashed since the start.
+    #[must_use]
+    pub fn password_checks(&self) -> u64 {
+        self.password_checks.load(Ordering::Relaxed)
+    }
+
+    /// So many logins wait for their turn to be checked, now.
+    pub fn set_logins_waiting(&self, count: usize) {
+        set(&self.logins_waiting, count as u64);
+    }
+
+    /// Logins that wait for their turn.
+    #[must_use]
+    pub fn logins_waiting(&self) -> u64 {
+        self.logins_waiting.load(Ordering::Relaxed)
     }
 
     /// How long it runs.

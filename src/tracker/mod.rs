@@ -140,7 +140,11 @@ struct Doorman {
 
 impl Doorman {
     /// Reads the users; tickets of `office` are good for them alone from now on.
-    fn new(path: PathBuf, office: &mut TicketOffice) -> Result<Self, TrackerError> {
+    fn new(
+        path: PathBuf,
+        office: &mut TicketOffice,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, TrackerError> {
         let watched = Watched::new(path.clone());
         let (users, skipped) = credentials::read(&path)?;
         credentials::report(&path, &skipped);
@@ -148,8 +152,8 @@ impl Doorman {
         let credentials = Arc::new(Credentials::new(users));
         office.ask_for_passwords(credentials.clone());
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE);
-        let pool = Pool::start(&sender).map_err(TrackerError::Threads)?;
-        let logins = Logins::new(credentials, office.clone(), pool);
+        let pool = Pool::start(&sender, metrics).map_err(TrackerError::Threads)?;
+        let logins = Logins::new(credentials, office.clone(), pool, Arc::clone(metrics));
         Ok(Self {
             logins,
             outcomes,
@@ -190,11 +194,11 @@ impl Tracker {
         let scrape = scrape.transpose()?;
         let rhythm = Rhythm::new(settings.heartbeat, settings.silence);
         let (mut office, member_key) = (TicketOffice::new(&group, &seed), group.member_key(&seed));
+        let metrics = Arc::new(Metrics::new(Instant::now(), rhythm.interval));
         let path = settings.credentials.clone();
         let doorman = path
-            .map(|path| Doorman::new(path, &mut office))
+            .map(|path| Doorman::new(path, &mut office, &metrics))
             .transpose()?;
-        let metrics = Arc::new(Metrics::new(Instant::now(), rhythm.interval));
         let mut lobby = Lobby::new(group, identity, member_key, rhythm, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
         Ok(Self {

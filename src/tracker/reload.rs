@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -40,6 +40,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 pub struct Watched {
     path: PathBuf,
     seen: Option<Stamp>,
+    /// Heard from the first on: who says SIGHUP right after the start must not end the tracker.
+    hangups: Option<Signal>,
 }
 
 impl Watched {
@@ -47,7 +49,14 @@ impl Watched {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         let seen = stamp(&path);
-        Self { path, seen }
+        let hangups = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP is not heard"))
+            .ok();
+        Self {
+            path,
+            seen,
+            hangups,
+        }
     }
 
     /// Reads the file when it changed, or in any case when `is_asked`; `None` when the users stay.
@@ -72,13 +81,7 @@ impl Watched {
 
     /// Looks until `shutdown`, and tells `changed` new users.
     pub async fn run(mut self, changed: mpsc::Sender<Users>, shutdown: CancellationToken) {
-        let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => Some(hangups),
-            Err(error) => {
-                warn!(%error, "SIGHUP is not heard");
-                None
-            }
-        };
+        let mut hangups = self.hangups.take();
         loop {
             let hangup = async {
                 match &mut hangups {

@@ -12,6 +12,7 @@ use p2pfs::crypto::password::PasswordHash;
 use p2pfs::crypto::random::OsRandom;
 use p2pfs::wire::password::Password;
 
+use crate::support::scrape::{count, metrics_of};
 use crate::support::terminal::Terminal;
 use crate::support::{Group, PASSPHRASE, Process, assert_same, text, wait_until};
 
@@ -35,7 +36,7 @@ fn users(group: &Group, users: &[(&str, &str)]) -> PathBuf {
     group.write_private("users", &lines.collect::<String>())
 }
 
-/// A tracker with these users that logs each hash; the process and its address.
+/// A tracker with these users that counts hashes; the process and its address.
 fn tracker(group: &Group, credentials: &Path, port: &str) -> (Process, String) {
     let mut command = group.command("tracker");
     command
@@ -45,6 +46,8 @@ fn tracker(group: &Group, credentials: &Path, port: &str) -> (Process, String) {
             "127.0.0.1",
             "--port",
             port,
+            "--metrics",
+            "0",
             "--credentials",
         ])
         .arg(credentials)
@@ -52,11 +55,13 @@ fn tracker(group: &Group, credentials: &Path, port: &str) -> (Process, String) {
     let mut tracker = group.spawn("tracker", command);
     let line = tracker.wait_for("Tracker listening on ");
     let address = line.split(" on ").nth(1).unwrap();
-    (tracker, address.split(',').next().unwrap().to_owned())
+    let address = address.split(',').next().unwrap().to_owned();
+    tracker.wait_for("Metrics at ");
+    (tracker, address)
 }
 
 fn hashes(tracker: &Process) -> usize {
-    tracker.output().matches("password hashed").count()
+    count(metrics_of(tracker), "p2pfs_tracker_password_checks_total")
 }
 
 /// `p2pfs user …` with a password on its standard input.

@@ -1,7 +1,6 @@
 //! What whoever runs a tracker sees of it: numbers, state, log.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::scrape::{exchange, get, number, numbers};
 use crate::support::terminal::Terminal;
 use crate::support::{Group, PASSPHRASE, Process, need, text, wait_until};
 
@@ -35,49 +35,6 @@ fn tracker(group: &Group, more: &[&str]) -> (Process, String, SocketAddr) {
     let metrics = line.split("http://").nth(1).unwrap();
     let metrics = metrics.strip_suffix("/metrics").unwrap().parse().unwrap();
     (tracker, address, metrics)
-}
-
-/// Sends bytes, and reads all that comes until the other side closes.
-fn exchange(to: SocketAddr, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    // It may close before it has read all of what is too long.
-    let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    text(&answer)
-}
-
-fn get(from: SocketAddr, path: &str, host: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let answer = exchange(from, request.as_bytes());
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{answer:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, body.to_owned())
-}
-
-fn numbers(from: SocketAddr) -> BTreeMap<String, f64> {
-    let (status, body) = get(from, "/metrics", &from.to_string());
-    assert_eq!(status, 200, "{body}");
-    assert!(body.ends_with("# EOF\n"), "{body}");
-    let lines = body.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            (name.to_owned(), value.parse().unwrap())
-        })
-        .collect()
-}
-
-fn number(from: SocketAddr, name: &str) -> f64 {
-    let numbers = numbers(from);
-    *numbers
-        .get(name)
-        .unwrap_or_else(|| panic!("no {name} in {numbers:#?}"))
 }
 
 #[test]

@@ -18,6 +18,7 @@ use p2pfs::wire::packet::Datagram;
 use p2pfs::wire::password::Password;
 
 use super::{hash, hashes, tracker};
+use crate::support::scrape::{count, metrics_of};
 use crate::support::{Group, PASSPHRASE};
 
 const HERE: usize = 100;
@@ -287,7 +288,8 @@ fn row_19_five_hundred_logins_at_once_and_a_restart_without_a_hash() {
     let (second, _) = tracker(&group, &credentials, port);
     crowd.resume();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while second.output().matches("peer is back").count() < all {
+    let metrics = metrics_of(&second);
+    while count(metrics, "p2pfs_tracker_peers") < all {
         assert!(Instant::now() < deadline, "not all are back");
         crowd.turn();
     }
