@@ -54,6 +54,9 @@ pub fn start(verbosity: Verbosity, stamps: Stamps, sink: Sink) -> Result<(), Str
             EnvFilter::try_new(&text).map_err(|error| format!("is no filter: {error}"))?
         }
     };
+    // The line editor would log how it paints the line that it is then told to paint.
+    let quiet = "rustyline=warn".parse().map_err(|_| "is no filter")?;
+    let filter = filter.add_directive(quiet);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Lines::new(sink))

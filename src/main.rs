@@ -7,12 +7,12 @@ use clap::error::ErrorKind;
 use p2pfs::cli::args::Cli;
 use p2pfs::cli::exit::{Class, Failure};
 use p2pfs::cli::screen::{Screen, Style};
-use p2pfs::cli::{ask, setup, topics};
+use p2pfs::cli::{modes, setup, topics};
 use p2pfs::logging::{self, Verbosity};
 
 fn main() -> ExitCode {
     setup::keep_private();
-    ask::keep_terminal();
+    modes::keep();
     let cli = match Cli::read(arguments()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     )
     .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
     .and_then(|()| run(cli, &screen));
-    ask::restore_terminal();
+    modes::restore();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // Interrupted, or nobody reads any more: whoever caused it knows.

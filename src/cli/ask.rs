@@ -1,15 +1,12 @@
 //! Whether somebody can be asked, and where the passphrase comes from.
 //!
-//! A question is asked only of a terminal. Whoever is interrupted in one may leave the echo off, so the
-//! terminal's state is kept at the start and put back in the end.
+//! A question is asked only of a terminal.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::dialog::{self, Person};
@@ -20,24 +17,8 @@ use crate::crypto::secret::Passphrase;
 use crate::wire::password::Password;
 use crate::wire::text::safe;
 
-static TERMINAL: OnceLock<Termios> = OnceLock::new();
 /// Longer than any passphrase in a file, in bytes.
 const MAX_FILE_LEN: u64 = 4096;
-
-/// Remembers how the terminal is, for [`restore_terminal`].
-pub fn keep_terminal() {
-    if let Ok(state) = tcgetattr(io::stdin()) {
-        let _ = TERMINAL.set(state);
-    }
-}
-
-/// Puts the terminal back as it was: echo on, cursor shown.
-pub fn restore_terminal() {
-    if let Some(state) = TERMINAL.get() {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, state);
-        let _ = console::Term::stderr().show_cursor();
-    }
-}
 
 /// May questions be asked?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! One typed line to one command; aliases; help texts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser};
 
@@ -144,6 +144,15 @@ impl Command {
             Self::Add { .. } | Self::Download { .. } | Self::Info { .. }
         )
     }
+
+    fn at_home(mut self) -> Self {
+        match &mut self {
+            Self::Add { paths, .. } => paths.iter_mut().for_each(|path| *path = at_home(path)),
+            Self::Download { out: Some(out), .. } => *out = at_home(out),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Reads a line; `None` when it is empty or a comment.
@@ -168,8 +177,17 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         return Ok(Some(Command::Lap));
     }
     Command::try_parse_from(words)
-        .map(Some)
+        .map(|command| Some(command.at_home()))
         .map_err(|error| explain(&error))
+}
+
+/// `~/talks` as a shell would hand it over, which there is none of here.
+#[must_use]
+pub fn at_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
 }
 
 /// Clap's words, as far as they fit a line.
@@ -282,6 +300,20 @@ mod tests {
                 assert_eq!(command(line), command(same), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory_and_only_in_front() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(at_home(Path::new("~/a b")), home.join("a b"));
+        assert_eq!(at_home(Path::new("~")), home);
+        for path in ["~ana/x", "a/~", "./~/x", "/~"] {
+            assert_eq!(at_home(Path::new(path)), Path::new(path));
+        }
+        let Command::Add { paths, .. } = command("add ~/a x/~") else {
+            panic!("add is add");
+        };
+        assert_eq!(paths, [home.join("a"), "x/~".into()]);
     }
 
     #[test]

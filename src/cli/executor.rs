@@ -15,6 +15,7 @@ use super::command::{Command, help};
 use super::exit::{Class, Failure};
 use super::render;
 use super::screen::{Screen, Style};
+use super::seen::Seen;
 use crate::peer::{Begun, DownloadError, Order, Origin, Peer, Shared, Wanted};
 use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
@@ -38,6 +39,9 @@ pub struct Executor {
     pub(super) screen: Screen,
     patience: Patience,
     last_found: Arc<Mutex<Option<Hit>>>,
+    pub(super) seen: Seen,
+    /// Where lines that were typed are kept.
+    pub(super) history: Option<PathBuf>,
     /// Shows what the peer tells by itself.
     telling: TaskTracker,
     /// Downloads that nobody waits for.
@@ -53,8 +57,19 @@ impl Executor {
             screen,
             patience,
             last_found: Arc::default(),
+            seen: Seen::default(),
+            history: None,
             telling: TaskTracker::new(),
             background: TaskTracker::new(),
+        }
+    }
+
+    /// The same, which keeps what is typed at its prompt in this file.
+    #[must_use]
+    pub fn with_history(self, file: Option<PathBuf>) -> Self {
+        Self {
+            history: file,
+            ..self
         }
     }
 

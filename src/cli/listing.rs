@@ -82,6 +82,7 @@ impl Executor {
     }
 
     fn show_hits(&self, hits: &[Hit]) -> Result<(), Failure> {
+        self.seen.hits(hits);
         for hit in hits {
             self.screen.object(&render::hit_json(hit))?;
         }
@@ -120,6 +121,9 @@ impl Executor {
     /// When the tracker does not answer.
     pub async fn people(&self) -> Result<(), Failure> {
         let mut peers = self.peer.peers().await?;
+        for peer in &peers {
+            self.seen.user(&peer.user);
+        }
         peers.sort_by(|a, b| a.user.cmp(&b.user));
         for peer in &peers {
             self.screen.object(&render::peer_json(peer))?;

@@ -18,7 +18,7 @@ use super::prompt::{self, End};
 use super::screen::Screen;
 use super::setup::{self, Home, WithoutHome};
 use super::status::{PeerHost, Presence};
-use super::{Context, join_address, render};
+use super::{Context, history, join_address, render};
 use crate::crypto::kdf::Group;
 use crate::peer::{self, Event, JoinError, Peer, Restart};
 use crate::wire::text::UserName;
@@ -293,7 +293,8 @@ impl Context {
             }
         };
         let screen = self.screen.clone();
-        let executor = Executor::new(peer, screen.clone(), patience);
+        let history = home.dir.as_ref().map(|dir| dir.join(history::FILE));
+        let executor = Executor::new(peer, screen.clone(), patience).with_history(history);
         let presence = Arc::new(Presence::default());
         let host = PeerHost {
             peer: executor.peer().clone(),
@@ -384,7 +385,8 @@ async fn show_events(
             Event::Progress(progress) => {
                 let _ = screen.object(&render::progress_json(progress));
                 let line = render::progress(progress, screen.live_width());
-                if !screen.live(&line) && milestones.is_next(progress) {
+                let is_shown = screen.has_live_lines() || screen.live(&line);
+                if !is_shown && milestones.is_next(progress) {
                     screen.note(&render::progress(progress, None));
                 }
             }

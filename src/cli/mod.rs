@@ -4,17 +4,24 @@ pub mod args;
 pub mod ask;
 pub mod choice;
 pub mod command;
+pub mod completion;
 pub mod demo;
 pub mod dialog;
+pub mod editor;
 pub mod executor;
 pub mod exit;
+pub mod history;
 pub mod listing;
+pub mod live;
 pub mod member;
+pub mod modes;
 pub mod passphrase;
 pub mod prompt;
 pub mod questions;
+pub mod relogin;
 pub mod render;
 pub mod screen;
+pub mod seen;
 pub mod setup;
 pub mod status;
 pub mod steer;
@@ -49,7 +56,9 @@ use crate::tracker::Tracker;
 /// # Errors
 /// What the program ends with, unless all went well.
 pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
-    let shutdown = Shutdown::on_signals(ask::restore_terminal)
+    let _restoring = modes::Restoring;
+    tell_panics(screen);
+    let shutdown = Shutdown::on_signals(modes::restore)
         .map_err(|error| Failure::new(Class::Failed, format!("cannot handle signals: {error}")))?;
     crate::net::raise_descriptor_limit();
     let setup = Setup::new(cli.global)?;
@@ -103,6 +112,20 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         }
         Some(Action::Topic { topic }) => context.screen.print(topics::text(&topic)?),
     }
+}
+
+/// A task's panic is one line of the log: it must not run through a half-typed line.
+fn tell_panics(screen: &Screen) {
+    let (screen, main) = (screen.clone(), std::thread::current().id());
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().id() == main {
+            modes::restore();
+            usual(panic);
+        } else {
+            screen.log(tracing::Level::ERROR, &panic.to_string());
+        }
+    }));
 }
 
 struct Context {

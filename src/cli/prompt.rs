@@ -1,31 +1,37 @@
-//! The `P2P>` prompt: lines from a terminal or from a pipe.
+//! The `P2P>` prompt: lines from the editor, from a plain terminal, or from a pipe.
 //!
 //! At a terminal a command that takes as long as a file is large runs behind the prompt, which takes the next
-//! line at once; the others are answered in the order in which they were typed or pasted. From a pipe each
-//! command is finished before the next one begins, so that scripts can rely on the order.
+//! line at once; the others are answered in the order in which they were typed. From a pipe each command is
+//! finished before the next one begins, so that scripts can rely on the order. Lines are edited where all
+//! three streams are one terminal that is not dumb; elsewhere a simple prompt stands on stderr.
 
 use std::io::BufRead as _;
 use std::time::Duration;
 
-use rustix::termios::{QueueSelector, tcflush};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use super::ask::Dialog;
 use super::command::{Command, parse};
-use super::dialog::Silent;
+use super::editor::{self, Entry, Typing};
 use super::executor::Executor;
 use super::exit::{Class, Failure};
+use super::history::History;
+use super::relogin::Relogin;
 use super::screen::Screen;
-use crate::peer::JoinError;
-use crate::wire::password::{Password, PasswordError};
+use super::{live, modes};
+use crate::wire::text::safe;
 
 const PROMPT: &str = "P2P> ";
-/// Wrong passwords after which the question is not asked again by itself.
-const MAX_FAILURES: u32 = 5;
 /// Longest line that is read, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
+/// How often the lines of downloads are drawn anew.
+const FRAME: Duration = Duration::from_millis(250);
 
 /// Why no more commands come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +42,36 @@ pub enum End {
     NoInput,
 }
 
+/// Does the next line follow?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Next,
+    Quit,
+}
+
 /// Reads and runs commands until `quit` or the end of the input.
 ///
 /// # Errors
 /// When results cannot be written any more.
 pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result<End, Failure> {
+    let is_typed = dialog == Dialog::Terminal;
+    let tasks = TaskTracker::new();
+    if is_typed && let Some((mut typing, _editing)) = edit(executor, screen) {
+        let mut login = Relogin::default();
+        while let Entry::Lines(lines) = next_lines(&mut typing, &login, executor, screen).await {
+            for line in lines {
+                let done = step(executor, screen, &line, Some(&tasks), &mut login).await?;
+                if done == Step::Quit {
+                    return Ok(End::Asked);
+                }
+            }
+            login.ask_between(executor, screen).await;
+        }
+        return Ok(End::Asked);
+    }
     let (sender, mut lines) = mpsc::channel(1);
     // A thread of its own: reading from a terminal cannot be interrupted.
     std::thread::spawn(move || read_lines(&sender));
-    let tasks = TaskTracker::new();
-    let is_typed = dialog == Dialog::Terminal;
     // Ctrl-D at a terminal is a wish, the end of what was never there is none.
     let mut end = if is_typed { End::Asked } else { End::NoInput };
     if is_typed {
@@ -72,33 +98,10 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
             }
             continue;
         }
-        match parse(&line) {
-            Ok(None) => {}
-            Ok(Some(Command::Login)) if is_typed && login.is_declined() => {
-                login = Relogin::default();
-                continue;
-            }
-            Ok(Some(Command::Quit)) => {
-                is_quit = true;
-                break;
-            }
-            Ok(Some(command)) if is_typed && command.is_long() => {
-                let (executor, screen) = (executor.clone(), screen.clone());
-                tasks.spawn(async move {
-                    if let Err(failure) = executor.run(command).await {
-                        screen.failure(&failure);
-                    }
-                });
-            }
-            Ok(Some(command)) => {
-                if let Err(failure) = executor.run(command).await {
-                    screen.failure(&failure);
-                }
-            }
-            Err(message) => screen.failure(&Failure::usage(message)),
-        }
-        if screen.has_failed() {
-            return Err(Failure::new(Class::Failed, ""));
+        let tasks = is_typed.then_some(&tasks);
+        if step(executor, screen, &line, tasks, &mut login).await? == Step::Quit {
+            is_quit = true;
+            break;
         }
         if is_typed {
             screen.prompt(Some(PROMPT));
@@ -116,74 +119,121 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     Ok(end)
 }
 
-/// The question for the password, after the tracker has ended the login.
-#[derive(Default)]
-struct Relogin {
-    /// Lives while the question stands: nothing that is typed is shown.
-    silent: Option<Silent>,
-    failures: u32,
-    is_declined: bool,
+/// What is entered next. A question never steals a half-typed line: it waits for Enter.
+async fn next_lines(
+    typing: &mut Typing,
+    login: &Relogin,
+    executor: &Executor,
+    screen: &Screen,
+) -> Entry {
+    let entered = typing.next();
+    tokio::pin!(entered);
+    if login.may_ask() {
+        tokio::select! {
+            entry = &mut entered => return entry,
+            _ = executor.peer().logged_out() => screen.note("Press Enter to log in again"),
+        }
+    }
+    entered.await
 }
 
-impl Relogin {
-    fn may_ask(&self) -> bool {
-        !self.is_asking() && !self.is_declined
-    }
-
-    const fn is_asking(&self) -> bool {
-        self.silent.is_some()
-    }
-
-    const fn is_declined(&self) -> bool {
-        self.is_declined
-    }
-
-    fn ask(&mut self, screen: &Screen) {
-        screen.prompt(None);
-        screen.end_line();
-        match Silent::begin() {
-            Ok(silent) => {
-                // Half of a command is no part of a password.
-                let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
-                self.silent = Some(silent);
-                screen.prompt(Some("Password (Enter alone: later): "));
-            }
-            Err(_) => self.is_declined = true,
+/// Runs one line; a long command among `tasks`, if there are any.
+async fn step(
+    executor: &Executor,
+    screen: &Screen,
+    line: &str,
+    tasks: Option<&TaskTracker>,
+    login: &mut Relogin,
+) -> Result<Step, Failure> {
+    match (parse(line), tasks) {
+        (Ok(None), _) => {}
+        (Ok(Some(Command::Login)), Some(_)) if login.is_declined() => *login = Relogin::default(),
+        (Ok(Some(Command::Quit)), _) => return Ok(Step::Quit),
+        (Ok(Some(command)), Some(tasks)) if command.is_long() => {
+            let (executor, screen) = (executor.clone(), screen.clone());
+            tasks.spawn(async move {
+                if let Err(failure) = executor.run(command).await {
+                    screen.failure(&failure);
+                }
+            });
         }
-    }
-
-    /// What was typed at the question.
-    async fn take(&mut self, executor: &Executor, screen: &Screen, line: &str) {
-        self.silent = None;
-        screen.note("[hidden]");
-        let password = match Password::parse(line) {
-            Ok(password) => password,
-            Err(PasswordError::Empty) => return self.decline(screen),
-            Err(error) => {
-                screen.failure(&Failure::usage(format!("the password {error}")));
-                return;
+        (Ok(Some(command)), _) => {
+            if let Err(failure) = executor.run(command).await {
+                screen.failure(&failure);
             }
-        };
-        let Err(error) = executor.peer().log_in(password).await else {
-            self.failures = 0;
-            return;
-        };
-        let least = match &error {
-            JoinError::LoginTooOften(wait) => *wait,
-            _ => Duration::ZERO,
-        };
-        screen.tell(&Failure::from(error));
-        self.failures += 1;
-        if self.failures >= MAX_FAILURES {
-            return self.decline(screen);
         }
-        tokio::time::sleep(least.max(Duration::from_secs(1 << (self.failures - 1)))).await;
+        (Err(message), _) => screen.failure(&Failure::usage(message)),
     }
+    if screen.has_failed() {
+        return Err(Failure::new(Class::Failed, ""));
+    }
+    Ok(Step::Next)
+}
 
-    fn decline(&mut self, screen: &Screen) {
-        self.is_declined = true;
-        screen.note("Not logged in; type login to log in again");
+/// While it lives, lines are edited; then the terminal is as it was found.
+struct Editing {
+    screen: Screen,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Editing {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.screen.end_editing();
     }
+}
+
+/// Begins to edit, where that is possible.
+fn edit(executor: &Executor, screen: &Screen) -> Option<(Typing, Editing)> {
+    let board = screen.begin_editing()?;
+    let (history, read) = History::load(executor.history.clone());
+    if let Err(error) = read {
+        screen.note(&safe(&format!("! what you type is not kept: {error}")));
+    }
+    let mut editing = Editing {
+        screen: screen.clone(),
+        tasks: Vec::new(),
+    };
+    let typing = editor::start(PROMPT, board.clone(), executor.clone(), history);
+    let typing = match typing {
+        Ok(typing) => typing,
+        Err(error) => {
+            tracing::warn!(%error, "lines cannot be edited here");
+            return None;
+        }
+    };
+    let (told, shown) = (screen.clone(), executor.clone());
+    editing.tasks.push(spawn(async move {
+        let mut frames = tokio::time::interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            frames.tick().await;
+            told.set_live(live::lines(&shown.peer().transfers(), told.live_width()));
+        }
+    }));
+    if let Ok(mut continued) = signal(SignalKind::from_raw(Signal::CONT.as_raw())) {
+        editing.tasks.push(spawn(async move {
+            while continued.recv().await.is_some() {
+                modes::go_on(board.is_held());
+                board.forget();
+            }
+        }));
+    }
+    if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+        editing.tasks.push(spawn(async move {
+            if hangup.recv().await.is_some() {
+                // The terminal goes; what is told by it is as good as asked for.
+                let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::TERM);
+            }
+        }));
+    }
+    Some((typing, editing))
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tokio::spawn(task).abort_handle()
 }
 
 /// Runs commands that were given as arguments, one after the other.

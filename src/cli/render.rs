@@ -285,14 +285,9 @@ fn rate_of(bytes: u64, elapsed: Duration) -> u64 {
 /// `↓ talk.mp4  41 %  118.0 MiB/s  00:12  3 peers`; where that is too wide, the name is cut and facts go.
 #[must_use]
 pub fn progress(progress: &Progress, width: Option<usize>) -> String {
-    let mut facts = vec![format!("  {} %", percent(progress))];
-    let is_quiet = progress.rate == 0 && progress.sources == 0;
-    if !(is_quiet && progress.done >= progress.len) {
-        facts.push(format!("  {}/s", size(progress.rate)));
-    }
-    let left = progress.len.saturating_sub(progress.done);
-    if let Some(seconds) = left.checked_div(progress.rate).filter(|_| left > 0) {
-        facts.push(format!("  {:02}:{:02}", seconds / 60, seconds % 60));
+    let mut facts = facts(progress.done, progress.len, progress.rate);
+    if progress.rate == 0 && progress.sources == 0 && progress.done >= progress.len {
+        facts.truncate(1);
     }
     match progress.sources {
         0 if progress.rate > 0 => facts.push("  from this machine".to_owned()),
@@ -303,7 +298,37 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
         // Said before anything else gives way to it.
         facts.insert(1, "  slow source".to_owned());
     }
-    let name = progress.name.to_string();
+    with_facts(&progress.name.to_string(), facts, width)
+}
+
+/// `↓ 3 more files  41 %  118.0 MiB/s  00:12`: downloads that have no line of their own.
+#[must_use]
+pub fn progress_of_more(
+    count: usize,
+    (done, len): (u64, u64),
+    rate: u64,
+    width: Option<usize>,
+) -> String {
+    with_facts(
+        &format!("{count} more files"),
+        facts(done, len, rate),
+        width,
+    )
+}
+
+fn facts(done: u64, len: u64, rate: u64) -> Vec<String> {
+    let mut facts = vec![
+        format!("  {} %", percent_of(done, len)),
+        format!("  {}/s", size(rate)),
+    ];
+    let left = len.saturating_sub(done);
+    if let Some(seconds) = left.checked_div(rate).filter(|_| left > 0) {
+        facts.push(format!("  {:02}:{:02}", seconds / 60, seconds % 60));
+    }
+    facts
+}
+
+fn with_facts(name: &str, mut facts: Vec<String>, width: Option<usize>) -> String {
     let Some(width) = width else {
         return format!("↓ {name}{}", facts.concat());
     };
@@ -311,7 +336,7 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
     while facts.len() > 1 && room(&facts) < name.width().min(MIN_NAME) {
         facts.pop();
     }
-    let line = format!("↓ {}{}", cut(&name, room(&facts)), facts.concat());
+    let line = format!("↓ {}{}", cut(name, room(&facts)), facts.concat());
     cut(&line, width)
 }
 
@@ -563,6 +588,7 @@ mod tests {
             rate: 0,
             sources: 0,
             file,
+            is_slow: false,
         };
         let row = |transfer: &Transfer| {
             let shown = transfers(std::slice::from_ref(transfer), None);

@@ -1,22 +1,31 @@
 //! The only place that writes to the terminal: results to stdout, everything else to stderr.
 //!
 //! `println!` panics on a closed pipe; here a closed pipe ends the program quietly, and a full disk with
-//! one line.
+//! one line. While a line is edited, what is written goes to the [`Board`] above it, results as well: then
+//! stdout and stderr are the same terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
 use super::exit::{Class, Failure};
+use super::live::{Board, MIN_ROWS, Posted, Resizing, Size};
+use super::modes;
 use crate::logging::{Level, Stamps};
 use crate::wire::text::safe;
 
 /// Columns of a terminal that does not tell how many it has.
 const USUAL_WIDTH: usize = 80;
+/// Rows of such a terminal.
+const USUAL_HEIGHT: usize = 24;
+
+/// While it lives, no line is begun.
+type Turn<'a> = std::sync::MutexGuard<'a, super::live::Waiting>;
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +104,8 @@ struct Inner {
     prompt: Mutex<Option<&'static str>>,
     /// A line on stderr is being redrawn.
     has_live_line: AtomicBool,
+    /// Where all goes while lines are edited, and never is there before.
+    board: OnceLock<Arc<Board>>,
     failed: AtomicBool,
 }
 
@@ -110,6 +121,7 @@ impl Screen {
             log_style: LogStyle::of_stderr(),
             prompt: Mutex::new(None),
             has_live_line: AtomicBool::new(false),
+            board: OnceLock::new(),
             failed: AtomicBool::new(false),
         }))
     }
@@ -202,10 +214,18 @@ impl Screen {
         self.tell(failure);
     }
 
-    /// Redraws one line on stderr, if that is a terminal; tells whether it is.
+    /// Redraws one line on stderr, if that is a terminal; tells whether it is. Above a line that is edited it
+    /// goes when it is not renewed.
     pub fn live(&self, text: &str) -> bool {
         if self.0.quiet || !self.0.is_live {
             return self.0.quiet;
+        }
+        if let Some(board) = self.0.board.get() {
+            let has_room = terminal_size().rows >= MIN_ROWS;
+            if has_room {
+                board.set_passing(text, Instant::now());
+            }
+            return has_room;
         }
         let prompt = self.lock();
         if prompt.is_none() {
@@ -214,6 +234,40 @@ impl Screen {
             return true;
         }
         false
+    }
+
+    /// Do downloads have lines of their own, above the one that is edited? See [`set_live`](Self::set_live).
+    #[must_use]
+    pub fn has_live_lines(&self) -> bool {
+        self.0.board.get().is_some() && (self.0.quiet || terminal_size().rows >= MIN_ROWS)
+    }
+
+    /// The lines of the downloads as they are now.
+    pub fn set_live(&self, lines: Vec<String>) {
+        if let Some(board) = self.0.board.get().filter(|_| !self.0.quiet) {
+            board.set_live(lines, terminal_size(), Instant::now());
+        }
+    }
+
+    /// From now on lines are edited; `None` where that cannot be.
+    #[must_use]
+    pub fn begin_editing(&self) -> Option<Arc<Board>> {
+        if !modes::can_edit() {
+            return None;
+        }
+        let board = self
+            .0
+            .board
+            .get_or_init(|| Arc::new(Board::new(resizing())));
+        Some(Arc::clone(board))
+    }
+
+    /// No line is edited any more: the terminal is as it was found.
+    pub fn end_editing(&self) {
+        if let Some(board) = self.0.board.get() {
+            board.close(write_terminal);
+            modes::restore();
+        }
     }
 
     /// Shows the prompt and keeps it below what is printed from now on; `None` takes it away. It goes where
@@ -232,6 +286,9 @@ impl Screen {
     }
 
     fn write_out(&self, text: &str) -> Result<(), Failure> {
+        let Some(_turn) = self.turn(text) else {
+            return Ok(());
+        };
         let prompt = self.lock();
         self.clear_line(*prompt);
         let mut out = io::stdout().lock();
@@ -251,10 +308,22 @@ impl Screen {
     }
 
     fn write_err(&self, text: &str) {
+        let Some(_turn) = self.turn(text) else {
+            return;
+        };
         let prompt = self.lock();
         self.clear_line(*prompt);
         let _ = writeln!(io::stderr(), "{text}");
         show(*prompt);
+    }
+
+    /// Waits for the right to write `text`; `None` when it is shown above a line that is edited.
+    fn turn(&self, text: &str) -> Option<Option<Turn<'_>>> {
+        match self.0.board.get().map(|board| board.post(text)) {
+            None => Some(None),
+            Some(Posted::Yours(turn)) => Some(Some(turn)),
+            Some(Posted::Taken) => None,
+        }
     }
 
     /// Takes away what stands on the last line of the terminal.
@@ -269,6 +338,41 @@ impl Screen {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<&'static str>> {
         self.0.prompt.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Columns and rows of the terminal, or what is usual where it does not tell.
+#[must_use]
+pub fn terminal_size() -> Size {
+    let known = |cells: u16, usual: usize| match usize::from(cells) {
+        0 => usual,
+        cells => cells,
+    };
+    let (columns, rows) =
+        tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+    Size {
+        columns: known(columns, USUAL_WIDTH),
+        rows: known(rows, USUAL_HEIGHT),
+    }
+}
+
+/// What this terminal does with lines that are too long for a new width. Those that cut them are known; to
+/// take one of the others for one of these leaves a stale line, the reverse would erase a message.
+fn resizing() -> Resizing {
+    let is = |key, wanted: &str| std::env::var_os(key).is_some_and(|value| value == wanted);
+    let is_set = |key| std::env::var_os(key).is_some();
+    let is_screen = is_set("STY") && !is_set("TMUX");
+    if is_set("XTERM_VERSION") || is_screen || is("TERM", "linux") {
+        Resizing::Cuts
+    } else {
+        Resizing::Reflows
+    }
+}
+
+pub(super) fn write_terminal(text: &str) {
+    let mut terminal = io::stdout();
+    let _ = terminal
+        .write_all(text.as_bytes())
+        .and_then(|()| terminal.flush());
 }
 
 fn columns(stream: impl AsFd) -> Option<usize> {

@@ -95,6 +95,11 @@ pub fn text(topic: &str) -> Result<&'static str, Failure> {
     })
 }
 
+/// The names of all topics.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TOPICS.iter().map(|(topic, _)| *topic)
+}
+
 /// Is this the name of a topic?
 #[must_use]
 pub fn is_topic(name: &str) -> bool {

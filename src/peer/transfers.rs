@@ -34,6 +34,8 @@ pub struct Transfer {
     pub rate: u64,
     /// Peers that are sending.
     pub sources: usize,
+    /// They send little.
+    pub is_slow: bool,
 }
 
 /// What a download is doing.
@@ -246,6 +248,7 @@ impl Transfers {
             file: aim.file.clone(),
             rate: 0,
             sources: 0,
+            is_slow: false,
         };
         let entry = Entry {
             shown,
@@ -396,6 +399,7 @@ impl Handle {
             (shown.done, shown.len) = (progress.done, progress.len);
             shown.rate = progress.rate;
             shown.sources = progress.sources;
+            shown.is_slow = progress.is_slow;
             if progress.sources > 0 {
                 shown.state = State::Running;
             }
@@ -406,7 +410,7 @@ impl Handle {
     pub fn set_state(&self, state: State) {
         self.change(|shown| {
             if state != State::Running {
-                (shown.rate, shown.sources) = (0, 0);
+                (shown.rate, shown.sources, shown.is_slow) = (0, 0, false);
             }
             shown.state = state;
         });

@@ -15,6 +15,7 @@ mod silence;
 mod start;
 mod support;
 mod swarm;
+mod terminal;
 mod tracker;
 mod transfer;
 mod wire;

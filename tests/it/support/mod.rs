@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const PASSPHRASE: &str = "zebra abandon stable horse battle zoo";
 /// Long enough for a busy machine; what is waited for usually comes at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A group on this machine: one passphrase, one folder for all its processes.
 pub(crate) struct Group {
