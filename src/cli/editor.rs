@@ -6,6 +6,7 @@
 //! is written by the editor's thread.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -36,6 +37,8 @@ use crate::wire::text::is_invisible;
 const WAKE: &str = "\x1b[A\n";
 /// What comes within this time is painted at once.
 const MERGING: Duration = Duration::from_millis(25);
+/// For so long Esc may be the beginning of another key, in milliseconds.
+const ESCAPE_MS: u16 = 500;
 /// A pasted text of more lines is no list of commands.
 const MAX_LINES: usize = 1000;
 
@@ -64,6 +67,8 @@ pub fn start(
         .color_mode(ColorMode::Forced)
         .completion_type(CompletionType::List)
         .bell_style(BellStyle::None)
+        // Until the end of what Esc may begin, rustyline hears nothing else.
+        .keyseq_timeout(Some(ESCAPE_MS))
         // The marks of a paste stay on between two lines: see `modes`.
         .bracketed_paste(false)
         .build();
@@ -140,6 +145,10 @@ fn edit(
             Ok(text) => Entry::Lines(text.lines().take(MAX_LINES).map(str::to_owned).collect()),
             // What Ctrl-C does is decided below; nothing else interrupts.
             Err(ReadlineError::Interrupted) => Entry::Lines(Vec::new()),
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                write("! that is no UTF-8 text; type the line again\n");
+                Entry::Lines(Vec::new())
+            }
             // A terminal that is gone, too: there is nobody to ask again.
             Err(_) => Entry::End,
         };

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use rexpect::process::PtyProcess;
+use rexpect::process::{PtyProcess, WaitStatus};
 use rustix::termios::{InputModes, LocalModes, Winsize, tcgetattr, tcgetwinsize, tcsetwinsize};
 
 use crate::support::{Group, PATIENCE};
@@ -159,6 +159,23 @@ impl Terminal {
         while self.read(until) {}
     }
 
+    /// How the program ended, within this time.
+    pub(crate) fn end_within(&mut self, limit: Duration) -> Option<WaitStatus> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            match self.process.status() {
+                None | Some(WaitStatus::StillAlive) => {
+                    self.read_for(Duration::from_millis(20));
+                }
+                ended => {
+                    self.read_for(Duration::from_millis(100));
+                    return ended;
+                }
+            }
+        }
+        None
+    }
+
     /// Where the cursor is: row and column, from 0.
     pub(crate) fn cursor(&self) -> (u16, u16) {
         self.emulator.screen().cursor_position()
@@ -204,8 +221,12 @@ impl Terminal {
 
     /// Keys, without Enter.
     pub(crate) fn press(&mut self, keys: &str) {
+        self.press_bytes(keys.as_bytes());
+    }
+
+    pub(crate) fn press_bytes(&mut self, keys: &[u8]) {
         let mut handle = self.process.get_file_handle().unwrap();
-        handle.write_all(keys.as_bytes()).unwrap();
+        handle.write_all(keys).unwrap();
     }
 
     /// Text from the clipboard, as a terminal hands it over.
