@@ -96,6 +96,7 @@ fn transfer(criterion: &mut Criterion) {
         let tracker = tracker::Settings {
             bind: Some([127, 0, 0, 1].into()),
             port: 0,
+            workers: Some(1),
             heartbeat: Duration::from_secs(2),
             silence: Duration::from_secs(3),
             max_peers: 10,

@@ -13,17 +13,18 @@ use p2pfs::crypto::kdf::{Group, NetworkName, TrackerSeed};
 use p2pfs::crypto::random::OsRandom;
 use p2pfs::crypto::secret::{Passphrase, Secret};
 use p2pfs::crypto::ticket::TicketOffice;
-use p2pfs::proto::endpoint::{Admission, Endpoint, Event};
+use p2pfs::proto::endpoint::{Admission, Endpoint};
 use p2pfs::proto::session::Rhythm;
-use p2pfs::tracker::service::{Moment, Service};
+use p2pfs::tracker::engine::{Busy, Engine, Job, Outlet, Scratch, Spot};
+use p2pfs::tracker::service::Service;
 use p2pfs::wire::control::{Cursor, Files, Login, Publication, PublicationKind, Request, Search};
 use p2pfs::wire::id::{ContentId, PeerId, RequestId};
 
 const UNIX_MS: u64 = 1_790_000_000_000;
 
 struct Bench {
-    endpoint: Endpoint,
-    service: Service,
+    engine: Engine,
+    scratch: Scratch,
     peers: Vec<(Sealer, SocketAddr)>,
     now: Instant,
     request: u32,
@@ -33,17 +34,12 @@ impl Bench {
     fn new(group: &Group, peers: u32) -> Self {
         let now = Instant::now();
         let office = TicketOffice::new(group, &TrackerSeed(Secret::new([7; 32])));
-        let endpoint = Endpoint::new(
-            now,
-            office,
-            Duration::from_secs(3),
-            Box::new(OsRandom::new()),
-        );
         let rhythm = Rhythm::new(Duration::from_secs(2), Duration::from_secs(3));
-        let service = Service::new(1_000_000, rhythm, Vec::new());
+        let endpoint = Endpoint::new(office, rhythm, 1, &mut OsRandom::new());
+        let service = Service::new(1_000_000, Vec::new());
         let mut bench = Self {
-            endpoint,
-            service,
+            engine: Engine::new(endpoint, service, None),
+            scratch: Scratch::default(),
             peers: Vec::new(),
             now,
             request: 0,
@@ -67,7 +63,7 @@ impl Bench {
             ip: Ipv4Addr::from_bits(0x0a00_0000 + number).into(),
             listening_port: Some(8001),
         };
-        let session = self.endpoint.admit(self.now, admission);
+        let session = self.engine.admit(admission, &mut OsRandom::new());
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)), 7000);
         self.peers
             .push((Sealer::new(session, Secret::new(key)), address));
@@ -96,24 +92,39 @@ impl Bench {
         let plaintext = request.encode(RequestId(self.request), [0; 8]).unwrap();
         let mut datagram = Vec::with_capacity(1232);
         sealer.seal(&plaintext, &mut datagram).unwrap();
-        self.endpoint
-            .handle_datagram(self.now, UNIX_MS, *from, &mut datagram, &|_| true);
-        while let Some(event) = self.endpoint.poll_event() {
-            if let Event::Request(caller, number, request) = event {
-                let (office, random, resume) = self.endpoint.login_tools(caller.session);
-                let moment = Moment {
-                    now: self.now,
-                    unix_ms: UNIX_MS,
-                    office,
-                    random,
-                    resume,
-                    credential_mark: None,
-                };
-                let response = self.service.answer(moment, &caller, request);
-                self.endpoint.respond(caller.session, number, &response);
-            }
+        let mut spots = [Spot::new(0, datagram.len(), *from)];
+        let mut post = Post::default();
+        let (engine, scratch) = (&self.engine, &mut self.scratch);
+        engine.handle(
+            Instant::now(),
+            &mut datagram,
+            &mut spots,
+            scratch,
+            &mut post,
+        );
+        while let Some(job) = post.jobs.pop() {
+            let times = (self.now, UNIX_MS);
+            engine.work(times, job, &mut OsRandom::new(), scratch, &mut post);
         }
-        while self.endpoint.poll_transmit().is_some() {}
+        assert_eq!(post.answers, 1, "{request:?}");
+    }
+}
+
+/// Counts answers, and keeps what is to be done later.
+#[derive(Default)]
+struct Post {
+    answers: usize,
+    jobs: Vec<Job>,
+}
+
+impl Outlet for Post {
+    fn send(&mut self, _to: SocketAddr, _datagram: &[u8]) {
+        self.answers += 1;
+    }
+
+    fn hand_over(&mut self, job: Job) -> Result<(), Busy> {
+        self.jobs.push(job);
+        Ok(())
     }
 }
 
@@ -127,10 +138,15 @@ fn requests(criterion: &mut Criterion) {
         let mut tracker = Bench::new(&group, peers);
         let mut turn = 0;
         let mut next = |tracker: &mut Bench| {
-            // Each a little later, so that no budget is the limit.
+            // Each a little later, and a tick now and then, so that no budget is the limit.
             tracker.now += Duration::from_millis(1);
+            if turn % (1024 * peers) == 0 {
+                tracker
+                    .engine
+                    .sweep((tracker.now, UNIX_MS), &mut tracker.scratch);
+            }
             turn += 7919;
-            turn % peers as usize
+            (turn % peers) as usize
         };
         bench.bench_function(BenchmarkId::new("heartbeat", peers), |bencher| {
             bencher.iter(|| {

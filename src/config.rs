@@ -60,6 +60,8 @@ pub struct TrackerSection {
     pub bind: Option<String>,
     /// Port to listen on, TCP and UDP.
     pub port: Option<u16>,
+    /// Threads that answer datagrams; 0: one for each core, up to 16.
+    pub workers: Option<usize>,
     /// Time between heartbeats.
     pub heartbeat: Option<Span>,
     /// Silence after which a peer counts as gone.
@@ -247,6 +249,7 @@ impl Config {
                     key,
                     bind,
                     port,
+                    workers,
                     heartbeat,
                     timeout,
                     max_peers,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -58,10 +58,23 @@ pub fn unix_ms() -> u64 {
 /// # Errors
 /// When the port is taken or not allowed.
 pub fn listen_tcp(bind: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
-    let socket = bound(bind, port, Type::STREAM, Protocol::TCP)?;
+    let socket = bound(bind, port, Type::STREAM, Protocol::TCP, Sharing::Alone)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
+
+/// Whether several sockets of this program share one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// One socket has it.
+    Alone,
+    /// Several have it, and the system spreads what comes over them, each source to one of them.
+    Spread,
+}
+
+/// Can a port be shared so that the system spreads what comes over its sockets? Elsewhere the last socket
+/// would get all of it.
+pub const CAN_SPREAD: bool = cfg!(target_os = "linux");
 
 /// A UDP socket on `port` of `bind`, or of all addresses, IPv6 and IPv4, with `receive_buffer_bytes` if
 /// the system grants them.
@@ -72,28 +85,53 @@ pub fn bind_udp(
     bind: Option<IpAddr>,
     port: u16,
     receive_buffer_bytes: usize,
-) -> io::Result<UdpSocket> {
-    let socket = bound(bind, port, Type::DGRAM, Protocol::UDP)?;
+    sharing: Sharing,
+) -> io::Result<Socket> {
+    let socket = bound(bind, port, Type::DGRAM, Protocol::UDP, sharing)?;
     socket.set_recv_buffer_size(receive_buffer_bytes)?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket)
 }
 
-fn bound(bind: Option<IpAddr>, port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+/// The receive buffer that the system granted, in the units in which it was asked for.
+#[must_use]
+pub fn granted_buffer_bytes(socket: &Socket) -> usize {
+    let reported = socket.recv_buffer_size().unwrap_or(0);
+    // Linux reports twice what it was asked for, as it counts its own books with it (socket(7)).
+    if cfg!(target_os = "linux") {
+        reported / 2
+    } else {
+        reported
+    }
+}
+
+fn bound(
+    bind: Option<IpAddr>,
+    port: u16,
+    kind: Type,
+    protocol: Protocol,
+    sharing: Sharing,
+) -> io::Result<Socket> {
     match bind {
-        Some(ip) => bound_to(ip, port, kind, protocol),
+        Some(ip) => bound_to(ip, port, kind, protocol, sharing),
         // A machine without IPv6 has only the other one.
         None => {
-            bound_to(Ipv6Addr::UNSPECIFIED.into(), port, kind, protocol).or_else(
-                |error| match error.kind() {
+            bound_to(Ipv6Addr::UNSPECIFIED.into(), port, kind, protocol, sharing).or_else(|error| {
+                match error.kind() {
                     io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-                    _ => bound_to(Ipv4Addr::UNSPECIFIED.into(), port, kind, protocol),
-                },
-            )
+                    _ => bound_to(Ipv4Addr::UNSPECIFIED.into(), port, kind, protocol, sharing),
+                }
+            })
         }
     }
 }
 
-fn bound_to(ip: IpAddr, port: u16, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+fn bound_to(
+    ip: IpAddr,
+    port: u16,
+    kind: Type,
+    protocol: Protocol,
+    sharing: Sharing,
+) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(SocketAddr::new(ip, port)),
         kind,
@@ -105,6 +143,10 @@ fn bound_to(ip: IpAddr, port: u16, kind: Type, protocol: Protocol) -> io::Result
     if kind == Type::STREAM {
         // A port whose last connections are still winding down is free; one that is listened on is not.
         socket.set_reuse_address(true)?;
+    }
+    #[cfg(unix)]
+    if sharing == Sharing::Spread {
+        socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::new(ip, port).into())?;

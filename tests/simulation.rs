@@ -9,9 +9,9 @@
     reason = "the seed of a failure is shown with it"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use p2pfs::crypto::envelope::DatagramKeys;
@@ -21,10 +21,11 @@ use p2pfs::crypto::secret::{Passphrase, Secret};
 use p2pfs::crypto::ticket::TicketOffice;
 use p2pfs::proto::announce::Announce;
 use p2pfs::proto::attachment::{Attachment, DialFailure, Established, Event};
-use p2pfs::proto::endpoint::{self, Admission, Endpoint};
+use p2pfs::proto::endpoint::{Admission, Endpoint, SWEEP};
 use p2pfs::proto::session::Rhythm;
-use p2pfs::tracker::registry::Place;
-use p2pfs::tracker::service::{Moment, Service};
+use p2pfs::tracker::engine::{Busy, Engine, Job, Outlet, Scratch, Spot};
+use p2pfs::tracker::registry::{Place, Registry};
+use p2pfs::tracker::service::Service;
 use p2pfs::wire::control::{Cursor, Publication, PublicationKind, Request, Response, Search};
 use p2pfs::wire::id::{ContentId, PeerId};
 use rand::rngs::StdRng;
@@ -94,8 +95,63 @@ struct Peer {
 }
 
 struct Tracker {
-    endpoint: Endpoint,
-    service: Service,
+    engine: Engine,
+    random: Seeded,
+    scratch: Scratch,
+    next_sweep: Instant,
+}
+
+/// What the tracker sent, and what it left for later.
+#[derive(Default)]
+struct Post {
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    jobs: VecDeque<Job>,
+}
+
+impl Outlet for Post {
+    fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.sent.push((to, datagram.to_vec()));
+    }
+
+    fn hand_over(&mut self, job: Job) -> Result<(), Busy> {
+        self.jobs.push_back(job);
+        Ok(())
+    }
+}
+
+impl Tracker {
+    /// One datagram, to the last job that comes of it.
+    fn hear(
+        &mut self,
+        times: (Instant, u64),
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut post = Post::default();
+        let mut spots = [Spot::new(0, datagram.len(), from)];
+        let Self {
+            engine,
+            random,
+            scratch,
+            ..
+        } = self;
+        engine.handle(times.0, datagram, &mut spots, scratch, &mut post);
+        while let Some(job) = post.jobs.pop_front() {
+            engine.work(times, job, random, scratch, &mut post);
+        }
+        post.sent
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.engine.sweep((now, UNIX_MS), &mut self.scratch);
+        }
+    }
+
+    fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.engine.service().registry()
+    }
 }
 
 struct World {
@@ -177,11 +233,13 @@ impl World {
 
     fn start_tracker(&mut self) {
         let office = TicketOffice::new(&GROUP, &TrackerSeed(Secret::new([7; 32])));
-        let random = Box::new(self.seeded());
-        let endpoint = Endpoint::new(self.now, office, rhythm().silence, random);
+        let mut random = self.seeded();
+        let endpoint = Endpoint::new(office, rhythm(), 1, &mut random);
         self.tracker = Some(Tracker {
-            endpoint,
-            service: Service::new(1000, rhythm(), Vec::new()),
+            engine: Engine::new(endpoint, Service::new(1000, Vec::new()), None),
+            random,
+            scratch: Scratch::default(),
+            next_sweep: self.now + SWEEP,
         });
     }
 
@@ -193,19 +251,17 @@ impl World {
             .tracker
             .as_mut()
             .filter(|_| !self.is_cut && !self.is_stopped)?;
-        let session = tracker.endpoint.admit(
-            self.now,
-            Admission {
-                peer: id(peer),
-                keys: DatagramKeys {
-                    send: down.clone(),
-                    receive: up.clone(),
-                },
-                resume: resume.clone(),
-                ip: address(peer).ip(),
-                listening_port: Some(8001),
+        let admission = Admission {
+            peer: id(peer),
+            keys: DatagramKeys {
+                send: down.clone(),
+                receive: up.clone(),
             },
-        );
+            resume: resume.clone(),
+            ip: address(peer).ip(),
+            listening_port: Some(8001),
+        };
+        let session = tracker.engine.admit(admission, &mut tracker.random);
         let keys = DatagramKeys {
             send: up,
             receive: down,
@@ -256,7 +312,7 @@ impl World {
             at = at.min(*first);
         }
         if let Some(tracker) = self.tracker.as_ref().filter(|_| !self.is_stopped) {
-            at = at.min(tracker.endpoint.poll_timeout());
+            at = at.min(tracker.next_sweep);
         }
         for peer in &self.peers {
             at = at
@@ -276,7 +332,7 @@ impl World {
             self.deliver(what);
         }
         if !self.is_stopped {
-            self.run_tracker(true);
+            self.sweep();
         }
         for number in 0..self.peers.len() {
             self.run_peer(number);
@@ -293,11 +349,12 @@ impl World {
                     return;
                 }
                 let (now, unix_ms) = (self.now, self.unix_ms());
-                if let Some(tracker) = &mut self.tracker {
-                    let Tracker { endpoint, service } = tracker;
-                    let may_return = |ticket: &_| service.may_return(ticket);
-                    endpoint.handle_datagram(now, unix_ms, address(from), &mut bytes, &may_return);
-                    self.run_tracker(false);
+                let Some(tracker) = &mut self.tracker else {
+                    return;
+                };
+                for (to, bytes) in tracker.hear((now, unix_ms), address(from), &mut bytes) {
+                    let to = peer_of(to);
+                    self.send(What::ToPeer { to, bytes });
                 }
             }
             What::ToPeer { to, mut bytes } => {
@@ -320,47 +377,14 @@ impl World {
         }
     }
 
-    fn run_tracker(&mut self, has_time: bool) {
-        let (now, unix_ms) = (self.now, self.unix_ms());
-        let Some(Tracker { endpoint, service }) = &mut self.tracker else {
+    fn sweep(&mut self) {
+        let now = self.now;
+        let Some(tracker) = &mut self.tracker else {
             return;
         };
-        if has_time {
-            endpoint.handle_timeout(now);
-        }
-        while let Some(event) = endpoint.poll_event() {
-            match event {
-                endpoint::Event::Request(caller, number, request) => {
-                    let (office, random, resume) = endpoint.login_tools(caller.session);
-                    let moment = Moment {
-                        now,
-                        unix_ms,
-                        office,
-                        random,
-                        resume,
-                        credential_mark: None,
-                    };
-                    let response = service.answer(moment, &caller, request);
-                    endpoint.respond(caller.session, number, &response);
-                }
-                endpoint::Event::Shown(caller) => service.show(now, &caller).unwrap(),
-                endpoint::Event::Hidden(peer) => {
-                    self.hidden += 1;
-                    service.hide(peer);
-                }
-                endpoint::Event::Ended(peer) => service.end(peer),
-            }
-        }
-        let mut out = Vec::new();
-        while let Some((to, bytes)) = endpoint.poll_transmit() {
-            out.push(What::ToPeer {
-                to: peer_of(to),
-                bytes,
-            });
-        }
-        for what in out {
-            self.send(what);
-        }
+        let before = tracker.registry().peer_count();
+        tracker.sweep(now);
+        self.hidden += before - tracker.registry().peer_count();
     }
 
     fn run_peer(&mut self, number: usize) {
@@ -477,7 +501,6 @@ impl World {
             return 0;
         };
         tracker
-            .service
             .registry()
             .search(&format!("file {peer} "), Place::START)
             .count()
@@ -618,13 +641,7 @@ fn a_cut_network_heals() {
             world.is_cut = false;
             world.run(15 * SECOND);
             assert!(world.everybody_is_there(), "after {seconds} s");
-            let peers = world
-                .tracker
-                .as_ref()
-                .unwrap()
-                .service
-                .registry()
-                .peer_count();
+            let peers = world.tracker.as_ref().unwrap().registry().peer_count();
             assert_eq!(peers, 8, "none is there twice");
         });
     }
@@ -655,10 +672,12 @@ fn a_forged_source_is_never_handed_out() {
     let thief: SocketAddr = "198.51.100.99:7000".parse().unwrap();
     let (now, unix_ms) = (world.now, world.unix_ms());
     for _ in 0..20 {
-        world.peers[0]
-            .attachment
-            .request(now, Request::Leave)
-            .unwrap();
+        // The largest answer there is must not go to an address without proof.
+        let request = Request::Search(Search {
+            term: "file".to_owned(),
+            cursor: Cursor::default(),
+        });
+        world.peers[0].attachment.request(now, request).unwrap();
     }
     let mut forged = Vec::new();
     let mut bytes = Vec::new();
@@ -670,31 +689,7 @@ fn a_forged_source_is_never_handed_out() {
     let tracker = world.tracker.as_mut().unwrap();
     let mut answered = 0;
     for mut datagram in forged {
-        tracker
-            .endpoint
-            .handle_datagram(now, unix_ms, thief, &mut datagram, &|_| true);
-        while let Some(event) = tracker.endpoint.poll_event() {
-            if let endpoint::Event::Request(caller, number, _) = event {
-                assert_eq!(caller.ip, address(0).ip());
-                // The largest answer there is must not go to an address without proof.
-                let (office, random, resume) = tracker.endpoint.login_tools(caller.session);
-                let moment = Moment {
-                    now,
-                    unix_ms,
-                    office,
-                    random,
-                    resume,
-                    credential_mark: None,
-                };
-                let request = Request::Search(Search {
-                    term: "file".to_owned(),
-                    cursor: Cursor::default(),
-                });
-                let response = tracker.service.answer(moment, &caller, request);
-                tracker.endpoint.respond(caller.session, number, &response);
-            }
-        }
-        while let Some((to, bytes)) = tracker.endpoint.poll_transmit() {
+        for (to, bytes) in tracker.hear((now, unix_ms), thief, &mut datagram) {
             assert_eq!(to, thief);
             answered += bytes.len();
         }
@@ -703,8 +698,10 @@ fn a_forged_source_is_never_handed_out() {
         answered > 0 && answered <= sent,
         "{answered} bytes for {sent}"
     );
-    let record = tracker.service.registry().record(&id(0)).unwrap();
-    assert_eq!(record.ip, address(0).ip());
+    assert_eq!(
+        tracker.registry().record(&id(0)).unwrap().ip,
+        address(0).ip()
+    );
 }
 
 #[test]

@@ -165,7 +165,10 @@ pub struct TrackerArgs {
     /// Address to listen on [default: all]
     #[arg(long, value_name = "ADDR", env = "P2PFS_BIND")]
     pub bind: Option<String>,
-    /// Time between heartbeats [default: 2s]
+    /// Threads that answer datagrams; 0: one for each core, up to 16 [default: 0]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Time between heartbeats; longer by itself when peers are very many [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub heartbeat: Option<Span>,
     /// Silence after which a peer counts as gone [default: 3s]

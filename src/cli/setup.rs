@@ -106,6 +106,10 @@ impl Setup {
         Ok(tracker::Settings {
             bind: bind(args.bind.as_ref().or(config.bind.as_ref()))?,
             port: args.port.or(config.port).unwrap_or(DEFAULT_PORT),
+            workers: args
+                .workers
+                .or(config.workers)
+                .filter(|workers| *workers > 0),
             heartbeat,
             silence,
             max_peers: args

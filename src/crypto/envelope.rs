@@ -5,6 +5,7 @@
 //! datagram that is sent back to its sender does not open.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::ZeroizeOnDrop;
 
 use super::replay::ReplayWindow;
 use super::secret::Secret;
@@ -63,14 +64,8 @@ impl Sealer {
         let start = out.len();
         out.extend_from_slice(&header.to_bytes());
         out.extend_from_slice(plaintext);
-        let tag = key(&self.key)
-            .seal_in_place_separate_tag(
-                nonce(header),
-                aad(header),
-                &mut out[start + DATAGRAM_HEADER_LEN..],
-            )
-            .expect("a datagram is far shorter than what ChaCha20-Poly1305 can seal");
-        out.extend_from_slice(tag.as_ref());
+        out.extend_from_slice(&[0; TAG_LEN]);
+        seal(self.key.expose(), header, &mut out[start..]);
         Ok(())
     }
 }
@@ -115,21 +110,7 @@ impl Opener {
         header: DataHeader,
         datagram: &'a mut [u8],
     ) -> Result<Opened<'a>, OpenError> {
-        let sealed = datagram.get_mut(DATAGRAM_HEADER_LEN..).ok_or(OpenError)?;
-        if header.counter >= MAX_COUNTER
-            || !self.window.accepts(header.counter)
-            || sealed.len() < TAG_LEN
-        {
-            return Err(OpenError);
-        }
-        let plaintext = key(&self.key)
-            .open_in_place(nonce(header), aad(header), sealed)
-            .map_err(|_| OpenError)?;
-        let is_newest = self.window.mark(header.counter);
-        Ok(Opened {
-            plaintext,
-            is_newest,
-        })
+        open(self.key.expose(), &mut self.window, header, datagram)
     }
 
     /// Has this counter been used, or is it too old to tell? For those who count; a forgery may say any.
@@ -139,11 +120,113 @@ impl Opener {
     }
 }
 
+/// The sending half of a session in a table of a million: its key lies in the record itself, which wipes
+/// it, and the table does not move a record without leaving zeros behind.
+#[derive(Default, ZeroizeOnDrop)]
+pub struct FlatSealer {
+    key: [u8; 32],
+    /// At most 2^32 datagrams; a session sends a hundredth of that in its life.
+    counter: u32,
+}
+
+impl FlatSealer {
+    /// The sending half of a session that has sent nothing yet.
+    #[must_use]
+    pub fn new(key: &Secret<32>) -> Self {
+        Self {
+            key: *key.expose(),
+            counter: 0,
+        }
+    }
+
+    /// Seals what lies in `datagram` between header and tag, and writes both.
+    ///
+    /// # Errors
+    /// When the key is used up.
+    pub fn seal(&mut self, session: SessionId, datagram: &mut [u8]) -> Result<(), Exhausted> {
+        let counter = self.counter;
+        self.counter = counter.checked_add(1).ok_or(Exhausted)?;
+        let header = DataHeader {
+            session,
+            counter: counter.into(),
+        };
+        seal(&self.key, header, datagram);
+        Ok(())
+    }
+}
+
+/// The receiving half of such a session.
+#[derive(Default, ZeroizeOnDrop)]
+pub struct FlatOpener {
+    #[zeroize(skip)]
+    window: ReplayWindow,
+    key: [u8; 32],
+}
+
+impl FlatOpener {
+    /// The receiving half of a session that has received nothing yet.
+    #[must_use]
+    pub fn new(key: &Secret<32>) -> Self {
+        Self {
+            window: ReplayWindow::default(),
+            key: *key.expose(),
+        }
+    }
+
+    /// Might a datagram with this counter open?
+    #[must_use]
+    pub fn accepts(&self, counter: u64) -> bool {
+        self.window.accepts(counter)
+    }
+
+    /// Opens the whole datagram, header included, in place.
+    ///
+    /// # Errors
+    /// When it is not a new datagram of the other side; nothing changes then.
+    pub fn open<'a>(
+        &mut self,
+        header: DataHeader,
+        datagram: &'a mut [u8],
+    ) -> Result<Opened<'a>, OpenError> {
+        open(&self.key, &mut self.window, header, datagram)
+    }
+}
+
+fn open<'a>(
+    key: &[u8; 32],
+    window: &mut ReplayWindow,
+    header: DataHeader,
+    datagram: &'a mut [u8],
+) -> Result<Opened<'a>, OpenError> {
+    let sealed = datagram.get_mut(DATAGRAM_HEADER_LEN..).ok_or(OpenError)?;
+    if header.counter >= MAX_COUNTER || !window.accepts(header.counter) || sealed.len() < TAG_LEN {
+        return Err(OpenError);
+    }
+    let plaintext = usable(key)
+        .open_in_place(nonce(header), aad(header), sealed)
+        .map_err(|_| OpenError)?;
+    let is_newest = window.mark(header.counter);
+    Ok(Opened {
+        plaintext,
+        is_newest,
+    })
+}
+
+/// Header, plaintext and room for the tag become a datagram.
+fn seal(key: &[u8; 32], header: DataHeader, datagram: &mut [u8]) {
+    let (head, rest) = datagram.split_at_mut(DATAGRAM_HEADER_LEN);
+    let (plaintext, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
+    head.copy_from_slice(&header.to_bytes());
+    let sealed = usable(key)
+        .seal_in_place_separate_tag(nonce(header), aad(header), plaintext)
+        .expect("a datagram is far shorter than what ChaCha20-Poly1305 can seal");
+    tag.copy_from_slice(sealed.as_ref());
+}
+
 /// A key is kept as 32 bytes and made usable when used: ring's object is seventeen times as large and
 /// costs some ten nanoseconds.
-fn key(secret: &Secret<32>) -> LessSafeKey {
-    let unbound =
-        UnboundKey::new(&CHACHA20_POLY1305, secret.expose()).expect("the key has 32 bytes");
+fn usable(key: &[u8; 32]) -> LessSafeKey {
+    let unbound = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes");
     LessSafeKey::new(unbound)
 }
 

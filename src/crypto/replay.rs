@@ -8,8 +8,9 @@ pub const WINDOW: u64 = 128;
 pub struct ReplayWindow {
     /// The next counter above all that came; zero when none did.
     end: u64,
-    /// Bit `n` stands for counter `end - 1 - n`.
-    seen: u128,
+    /// Bit `n` stands for counter `end - 1 - n`. Two halves, the lower first: a `u128` would make every
+    /// record that holds a window eight bytes longer.
+    halves: [u64; 2],
 }
 
 impl ReplayWindow {
@@ -23,7 +24,7 @@ impl ReplayWindow {
         else {
             return counter < u64::MAX;
         };
-        age < WINDOW && self.seen >> age & 1 == 0
+        age < WINDOW && self.seen() >> age & 1 == 0
     }
 
     /// Marks a counter whose datagram opened; `true` when it is the highest so far. After the open, not
@@ -31,19 +32,29 @@ impl ReplayWindow {
     pub fn mark(&mut self, counter: u64) -> bool {
         if counter >= self.end {
             let shift = counter - self.end + 1;
-            self.seen = if shift < WINDOW {
-                self.seen << shift
+            let moved = if shift < WINDOW {
+                self.seen() << shift
             } else {
                 0
-            } | 1;
+            };
+            self.set_seen(moved | 1);
             self.end = counter.saturating_add(1);
             return true;
         }
         let age = self.end - 1 - counter;
         if age < WINDOW {
-            self.seen |= 1 << age;
+            self.set_seen(self.seen() | 1 << age);
         }
         false
+    }
+
+    fn seen(&self) -> u128 {
+        u128::from(self.halves[0]) | u128::from(self.halves[1]) << 64
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of it")]
+    const fn set_seen(&mut self, seen: u128) {
+        self.halves = [seen as u64, (seen >> 64) as u64];
     }
 }
 

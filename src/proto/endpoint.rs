@@ -1,54 +1,70 @@
-//! All sessions behind the tracker's one UDP socket: routes, resumes; silence to everybody else.
+//! All sessions behind the tracker's one UDP port: routes, resumes; silence to everybody else.
 //!
 //! Nothing here answers a datagram that does not open. An address gets no more bytes than came from it
 //! until it has sent back the path token that we sent there; the address of a session follows the newest
 //! datagram that proves it. A session that falls silent is first hidden, then kept for a minute, so that
 //! a short outage costs neither a resumption nor a second announcement.
+//!
+//! Several workers call it at the same time; each call takes the lock of one session's shard, for as long
+//! as opening or sealing one datagram takes. Heartbeats are answered here, without an allocation and
+//! without any other lock. The age of a session is counted in sweeps, which are made only when all that
+//! has come was heard: a tracker which did not run for a while ages nobody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::hash::Hasher as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use zeroize::Zeroize as _;
+use siphasher::sip::SipHasher24;
 
-use super::limiter::{Bucket, Rate};
-use crate::crypto::envelope::{DatagramKeys, Opener, Sealer};
+use super::resumes::{Pending, UsedTickets};
+use super::session::Rhythm;
+use super::sessions::{Cold, Hot, Miss, Session, Sessions, Slot, Stage};
+use super::tempo::Tempo;
+use crate::crypto::envelope::DatagramKeys;
 use crate::crypto::random::{Random, random_bytes};
 use crate::crypto::secret::Secret;
 use crate::crypto::ticket::{TicketContent, TicketOffice};
-use crate::wire::control::{PathToken, Request, Response, split};
+use crate::wire::MAX_DATAGRAM_LEN;
+use crate::wire::control::{
+    Head, HeartbeatAck, Kind, PathToken, Plaintext, Refusal, Request, Response, split,
+};
 use crate::wire::id::{PeerId, RequestId, SessionId};
-use crate::wire::packet::{DATAGRAM_OVERHEAD, DataHeader, Datagram, RESUME_LEN};
+use crate::wire::packet::{
+    DATAGRAM_HEADER_LEN, DATAGRAM_OVERHEAD, DataHeader, Datagram, RESUME_LEN, RESUMED_LEN,
+};
 
-/// Time between two sweeps; the age of a session is counted in sweeps, so that a tracker which did not
-/// run for a while ages nobody.
+/// Time between two sweeps, and so what a tick lasts at least.
 pub const SWEEP: Duration = Duration::from_millis(250);
-/// A session that never sent anything is forgotten after this long.
-const UNUSED_LIFE: Duration = Duration::from_secs(10);
-/// A resumed session must be used within this time.
-const PENDING_LIFE: Duration = Duration::from_secs(5);
-/// Silent sessions are kept for this long after they were hidden.
-const KEPT: Duration = Duration::from_secs(60);
-/// A session is used for this long; peers renew theirs at half of it.
-const MAX_AGE: Duration = Duration::from_secs(2 * 3600);
+const TICKS_PER_SECOND: u16 = 4;
+/// A session that never sent anything is forgotten after this many ticks.
+const UNUSED_LIFE: u16 = 10 * TICKS_PER_SECOND;
+/// A resumed session must be used within this many.
+const PENDING_LIFE: u16 = 5 * TICKS_PER_SECOND;
+/// Silent sessions are kept for this many after they were hidden.
+const KEPT: u16 = 60 * TICKS_PER_SECOND;
+/// A session is used for this many; peers renew theirs at half of it.
+const MAX_AGE: u32 = 2 * 3600 * TICKS_PER_SECOND as u32;
 /// Resumptions that may wait for their first use.
 const MAX_PENDING: usize = 65_536;
-/// Resumptions of one peer that may wait; the oldest makes room.
-const MAX_PENDING_PER_PEER: usize = 4;
-/// Tickets whose last use is remembered in one generation.
-const MAX_USED_TICKETS: usize = 65_536;
-/// A generation lasts as long as a RESUME may be off in time, in both directions.
-const SWEEPS_PER_GENERATION: u64 = 4 * 600;
-/// Requests of one session.
-const BUDGET: Rate = Rate::new(5_000.0, 10_000.0);
+/// A generation of used tickets lasts as long as a RESUME may be off in time, in both directions.
+const TICKS_PER_GENERATION: u32 = 600 * TICKS_PER_SECOND as u32;
+/// Requests of one session: 5000 a second, 10 000 at once.
+const BUDGET_PER_TICK: u16 = 5_000 / TICKS_PER_SECOND;
+const MAX_BUDGET: u16 = 10_000;
 
-/// What the tracker's driver is told.
+/// Room for one datagram that is sent: a worker has one and uses it for all of its answers.
+pub type Outgoing = [u8; MAX_DATAGRAM_LEN];
+
+/// What the tracker's memory of peers has to know.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A request came; to be answered by [`Endpoint::respond`].
-    Request(Caller, RequestId, Request),
     /// A session that was hidden, or has just been resumed, is alive.
     Shown(Caller),
+    /// A peer has proved to be at another address.
+    Moved(SessionId, PeerId, IpAddr),
     /// A session fell silent.
     Hidden(PeerId),
     /// A session ended.
@@ -68,8 +84,21 @@ pub struct Caller {
     pub ip: IpAddr,
     /// Where the peer listens.
     pub listening_port: Option<u16>,
+    /// Has it logged in?
+    pub is_member: bool,
     /// Who it is logged in as, when a ticket says so.
-    pub ticket: Option<TicketContent>,
+    pub ticket: Option<Arc<TicketContent>>,
+}
+
+/// Where an answer goes, and how long it may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Return {
+    session: SessionId,
+    /// The request that it answers.
+    pub request: RequestId,
+    /// The token of the address that the request came from.
+    pub token: PathToken,
+    asked_len: usize,
 }
 
 /// A peer that has just shaken hands.
@@ -87,7 +116,7 @@ pub struct Admission {
     pub listening_port: Option<u16>,
 }
 
-/// What happened since it was last asked: numbers, for whoever runs the tracker.
+/// What came to nothing, and what did not: numbers, for whoever runs the tracker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Datagrams of no known form or length.
@@ -108,7 +137,7 @@ pub struct Tally {
     pub not_resumed: u64,
 }
 
-/// Sessions of each kind, as the last sweep found them.
+/// Sessions of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// After a handshake, and nothing came yet.
@@ -121,110 +150,82 @@ pub struct Census {
     pub hidden: u64,
 }
 
-struct Session {
-    peer: PeerId,
-    sealer: Sealer,
-    opener: Opener,
-    budget: Bucket,
-    listening_port: Option<u16>,
-    /// The address to which anything may be sent: it has sent our token back.
-    address: Option<SocketAddr>,
-    /// Where the peer is: from its handshake, its resumption, or its latest proof.
-    ip: IpAddr,
-    ticket: Option<TicketContent>,
-    resume: Option<Secret<32>>,
-    stage: Stage,
-    /// Sweep at which it was last heard, and at which it began.
-    seen: u64,
-    began: u64,
+/// A datagram that may be ours, by its outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Of this session.
+    Data(DataHeader, Slot),
+    /// A peer with a ticket wants a new session.
+    Resume,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Admitted, nothing came yet.
-    Unused,
-    /// Resumed, nothing came yet: the peer's older session stays until something does.
-    Pending,
-    Live,
-    Hidden,
+/// What came of a datagram.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// It was not for us, repeated, or one too many.
+    Nothing,
+    /// So many bytes are to be sent back.
+    Answer(usize),
+    /// A request of this kind, to be answered by [`Endpoint::respond`].
+    Request(Caller, Return, Head, &'a [u8]),
 }
 
-/// The machine; the tracker's loop drives it.
+/// The machine; the tracker's workers drive it.
 pub struct Endpoint {
-    sessions: HashMap<SessionId, Session>,
+    sessions: Sessions,
     /// The one session of each peer that is in use.
-    current: HashMap<PeerId, SessionId>,
-    pending: Pending,
-    used_tickets: UsedTickets,
+    current: Mutex<HashMap<PeerId, SessionId>>,
+    resumes: Mutex<(Pending, UsedTickets)>,
     office: TicketOffice,
-    token_key: [u8; 32],
-    silence: Duration,
-    sweeps: u64,
-    next_sweep: Instant,
-    events: VecDeque<Event>,
-    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
-    /// Of the request that is being answered: how many bytes it had.
-    asked: HashMap<(SessionId, RequestId), (SocketAddr, usize)>,
-    random: Box<dyn Random>,
-    tally: Tally,
-    census: Census,
+    token_key: [u8; 16],
+    tick: AtomicU32,
+    tempo: Mutex<Tempo>,
+    /// Of the tempo: interval and silence, in ms.
+    rhythm: AtomicU64,
 }
 
 impl Endpoint {
-    /// No sessions; peers silent for `silence` will be hidden.
+    /// No sessions. `workers` will drive it, and peers are told `rhythm` as long as they are few.
     #[must_use]
     pub fn new(
-        now: Instant,
         office: TicketOffice,
-        silence: Duration,
-        mut random: Box<dyn Random>,
+        rhythm: Rhythm,
+        workers: usize,
+        random: &mut dyn Random,
     ) -> Self {
         Self {
-            sessions: HashMap::new(),
-            current: HashMap::new(),
-            pending: Pending::default(),
-            used_tickets: UsedTickets::default(),
+            sessions: Sessions::new(),
+            current: Mutex::default(),
+            resumes: Mutex::default(),
             office,
-            token_key: random_bytes(&mut *random),
-            silence,
-            sweeps: 0,
-            next_sweep: now + SWEEP,
-            events: VecDeque::new(),
-            transmits: VecDeque::new(),
-            asked: HashMap::new(),
-            random,
-            tally: Tally::default(),
-            census: Census::default(),
+            token_key: random_bytes(random),
+            tick: AtomicU32::new(0),
+            tempo: Mutex::new(Tempo::new(rhythm, workers)),
+            rhythm: AtomicU64::new(pack(rhythm)),
         }
     }
 
-    /// What happened since this was last asked.
-    pub fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.tally)
-    }
-
-    /// The sessions, as the last sweep found them.
+    /// Makes tickets.
     #[must_use]
-    pub const fn census(&self) -> Census {
-        self.census
+    pub const fn office(&self) -> &TicketOffice {
+        &self.office
     }
 
-    /// What LOGIN in `session` needs: the office that makes tickets, randomness for it, and the secret
-    /// that goes with the ticket, if the session began with a handshake.
-    pub fn login_tools(
-        &mut self,
-        session: SessionId,
-    ) -> (&TicketOffice, &mut dyn Random, Option<&Secret<32>>) {
-        let resume = self
-            .sessions
-            .get(&session)
-            .and_then(|session| session.resume.as_ref());
-        (&self.office, &mut *self.random, resume)
+    /// The secret that goes with a ticket given in `session`, if that began with a handshake.
+    #[must_use]
+    pub fn resume_secret(&self, session: SessionId) -> Option<Secret<32>> {
+        self.sessions
+            .with(session, |session| session.cold.resume.clone())?
+    }
+
+    /// What peers are told now.
+    #[must_use]
+    pub fn rhythm(&self) -> Rhythm {
+        unpack(self.rhythm.load(Ordering::Relaxed))
     }
 
     /// Begins a session after a handshake.
-    pub fn admit(&mut self, now: Instant, admission: Admission) -> SessionId {
-        let id = self.fresh_id();
+    pub fn admit(&self, admission: Admission, random: &mut dyn Random) -> SessionId {
         let Admission {
             peer,
             keys,
@@ -232,11 +233,20 @@ impl Endpoint {
             ip,
             listening_port,
         } = admission;
-        let mut session =
-            self.new_session(now, id, Stage::Unused, (peer, ip, listening_port), keys);
-        session.resume = Some(resume);
-        self.sessions.insert(id, session);
-        id
+        loop {
+            let id = SessionId::from_bytes(random_bytes(random));
+            let cold = Cold {
+                peer,
+                listening_port,
+                ip,
+                proved: None,
+                ticket: None,
+                resume: Some(resume.clone()),
+            };
+            if self.insert(id, &keys, Stage::Unused, UNUSED_LIFE, cold) {
+                return id;
+            }
+        }
     }
 
     /// Sessions in use.
@@ -248,523 +258,398 @@ impl Endpoint {
     /// Is nobody here?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.len() == 0
     }
 
-    /// Bytes came from `from`. `unix_ms` is this machine's clock, for tickets.
-    ///
-    /// `may_return` is asked whether the holder of a ticket may come back under its name.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        unix_ms: u64,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        may_return: &dyn Fn(&TicketContent) -> bool,
-    ) {
-        match Datagram::parse(datagram) {
-            Ok(Datagram::Data(header)) => self.handle_data(now, from, header, datagram),
-            Ok(Datagram::Resume) => self.handle_resume(now, unix_ms, from, datagram, may_return),
-            Ok(Datagram::Resumed) | Err(_) => self.tally.malformed += 1,
-        }
-    }
-
-    /// Answers a request. An answer that is larger than what may go to an address without proof becomes
-    /// AGAIN, and the peer repeats its request with the token.
-    pub fn respond(&mut self, id: SessionId, request: RequestId, response: &Response) {
-        let Some((to, asked_len)) = self.asked.remove(&(id, request)) else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let token = path_token(&self.token_key, id, to);
-        let is_proved = session.address == Some(to);
-        let plaintext = response
-            .encode(request, token)
-            .filter(|plaintext| is_proved || plaintext.len() + DATAGRAM_OVERHEAD <= asked_len);
-        let Some(plaintext) = plaintext.or_else(|| Response::Again.encode(request, token)) else {
-            return;
-        };
-        let mut out = Vec::with_capacity(plaintext.len() + DATAGRAM_OVERHEAD);
-        if session.sealer.seal(&plaintext, &mut out).is_ok() {
-            self.transmits.push_back((to, out));
-        }
-    }
-
-    /// Sends an answer that was not asked for just now, or an unasked word (request 0): only to an address
-    /// that is proved. Who does not get it hears the same when it asks again.
-    pub fn push(&mut self, id: SessionId, request: RequestId, response: &Response) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let Some(to) = session.address else { return };
-        let token = path_token(&self.token_key, id, to);
-        let Some(plaintext) = response.encode(request, token) else {
-            return;
-        };
-        let mut out = Vec::with_capacity(plaintext.len() + DATAGRAM_OVERHEAD);
-        if session.sealer.seal(&plaintext, &mut out).is_ok() {
-            self.transmits.push_back((to, out));
-        }
-    }
-
-    /// Ends a session at once.
-    pub fn end(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&id) {
-            if session.stage == Stage::Pending {
-                self.pending.remove(session.peer, id);
-            }
-            if self.current.get(&session.peer) == Some(&id) {
-                self.current.remove(&session.peer);
-                self.events.push_back(Event::Ended(session.peer));
-            }
-        }
-    }
-
-    /// A deadline passed. The driver has emptied its socket before.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if now < self.next_sweep {
-            return;
-        }
-        self.next_sweep = now + SWEEP;
-        self.sweeps += 1;
-        self.sweep();
-    }
-
-    /// The next datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.transmits.pop_front()
-    }
-
-    /// What happened since.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// When to come back.
+    /// What a datagram may be, by its outside and by what we know of its session. First asked of a whole
+    /// batch, then each is opened: what is fetched from memory for one comes while the next is looked for.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Instant {
-        self.next_sweep
-    }
-
-    fn handle_data(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        header: DataHeader,
-        datagram: &mut [u8],
-    ) {
-        let datagram_len = datagram.len();
-        let Some(session) = self.sessions.get_mut(&header.session) else {
-            self.tally.unknown_session += 1;
-            return;
-        };
-        let Ok(opened) = session.opener.open(header, datagram) else {
-            if session.opener.has_seen(header) {
-                self.tally.replayed += 1;
-            } else {
-                self.tally.unopened += 1;
+    pub fn find(&self, datagram: &[u8], tally: &mut Tally) -> Option<Found> {
+        let header = match Datagram::parse(datagram) {
+            Ok(Datagram::Data(header)) => header,
+            Ok(Datagram::Resume) => return Some(Found::Resume),
+            Ok(Datagram::Resumed) | Err(_) => {
+                tally.malformed += 1;
+                return None;
             }
-            return;
         };
-        let is_newest = opened.is_newest;
-        let Ok((head, body)) = split(opened.plaintext) else {
-            self.tally.malformed += 1;
-            return;
-        };
-        session.seen = self.sweeps;
-        if is_newest && head.token == path_token(&self.token_key, header.session, from) {
-            session.address = Some(from);
-            session.ip = from.ip();
+        match self.sessions.find(&header) {
+            Ok(slot) => return Some(Found::Data(header, slot)),
+            Err(Miss::Unknown) => tally.unknown_session += 1,
+            Err(Miss::Replayed) => tally.replayed += 1,
         }
-        let is_within_budget = session.budget.take(now);
-        let request = Request::decode(&head, body);
-        if matches!(request, Ok(Request::Login(_))) {
-            // The password in it; the buffer lives on.
-            datagram.zeroize();
-        }
-        self.mark_alive(header.session, from);
-        if !is_within_budget {
-            self.tally.over_budget += 1;
-            return;
-        }
-        self.asked
-            .insert((header.session, head.request), (from, datagram_len));
-        match request {
-            Ok(request) => {
-                if let Some(caller) = self.caller(header.session, from) {
-                    self.events
-                        .push_back(Event::Request(caller, head.request, request));
-                }
-            }
-            Err(_) => {
-                self.tally.not_understood += 1;
-                let refusal = Response::Refused(crate::wire::control::Refusal::Malformed);
-                self.respond(header.session, head.request, &refusal);
-            }
-        }
-    }
-
-    /// The session was heard: it is shown again, and takes the place of its peer's older one.
-    fn mark_alive(&mut self, id: SessionId, from: SocketAddr) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let before = std::mem::replace(&mut session.stage, Stage::Live);
-        if before == Stage::Live {
-            return;
-        }
-        let peer = session.peer;
-        if before == Stage::Pending {
-            self.pending.remove(peer, id);
-        }
-        if let Some(older) = self.current.insert(peer, id).filter(|older| *older != id) {
-            self.sessions.remove(&older);
-        }
-        if before != Stage::Unused {
-            self.events.extend(self.caller(id, from).map(Event::Shown));
-        }
-    }
-
-    fn caller(&self, id: SessionId, from: SocketAddr) -> Option<Caller> {
-        let session = self.sessions.get(&id)?;
-        Some(Caller {
-            session: id,
-            peer: session.peer,
-            from,
-            ip: session.ip.to_canonical(),
-            listening_port: session.listening_port,
-            ticket: session.ticket.clone(),
-        })
-    }
-
-    fn handle_resume(
-        &mut self,
-        now: Instant,
-        unix_ms: u64,
-        from: SocketAddr,
-        datagram: &[u8],
-        may_return: &dyn Fn(&TicketContent) -> bool,
-    ) {
-        let Ok(datagram) = <&[u8; RESUME_LEN]>::try_from(datagram) else {
-            self.tally.malformed += 1;
-            return;
-        };
-        // Until it has come to an end.
-        self.tally.not_resumed += 1;
-        if self.pending.total >= MAX_PENDING {
-            return;
-        }
-        let id = self.fresh_id();
-        let Ok(resumption) = self.office.resume(datagram, unix_ms, id, &mut *self.random) else {
-            return;
-        };
-        // Whoever may not come back gets no answer: the handshake that follows tells him why.
-        let is_new = self
-            .used_tickets
-            .note(resumption.ticket.id, resumption.claimed_ms);
-        if !is_new || !may_return(&resumption.ticket) {
-            return;
-        }
-        let (peer, port) = (resumption.ticket.peer, resumption.listening_port);
-        // The answer goes to this address, and only who reads it there can use the session.
-        let who = (peer, from.ip(), port);
-        let mut session = self.new_session(now, id, Stage::Pending, who, resumption.keys);
-        session.ticket = Some(resumption.ticket);
-        if let Some(oldest) = self.pending.add(peer, id) {
-            self.sessions.remove(&oldest);
-        }
-        self.sessions.insert(id, session);
-        // Shorter than what came, so it may go to an address without proof.
-        self.transmits.push_back((from, resumption.answer.to_vec()));
-        self.tally.not_resumed -= 1;
-        self.tally.resumed += 1;
-    }
-
-    fn new_session(
-        &self,
-        now: Instant,
-        id: SessionId,
-        stage: Stage,
-        (peer, ip, listening_port): (PeerId, IpAddr, Option<u16>),
-        keys: DatagramKeys,
-    ) -> Session {
-        Session {
-            peer,
-            sealer: Sealer::new(id, keys.send),
-            opener: Opener::new(keys.receive),
-            budget: Bucket::new(BUDGET, now),
-            listening_port,
-            address: None,
-            ip,
-            ticket: None,
-            resume: None,
-            stage,
-            seen: self.sweeps,
-            began: self.sweeps,
-        }
-    }
-
-    fn sweep(&mut self) {
-        self.asked.clear();
-        let sweeps = self.sweeps;
-        let age = |since: u64| SWEEP * u32::try_from(sweeps - since).unwrap_or(u32::MAX);
-        if sweeps.is_multiple_of(SWEEPS_PER_GENERATION) {
-            self.used_tickets.turn();
-        }
-        let mut ended = Vec::new();
-        let mut census = Census::default();
-        for (id, session) in &mut self.sessions {
-            let silent = age(session.seen);
-            let is_over = match session.stage {
-                Stage::Unused => silent > UNUSED_LIFE,
-                Stage::Pending => silent > PENDING_LIFE,
-                Stage::Live | Stage::Hidden => {
-                    silent > self.silence + KEPT || age(session.began) > MAX_AGE
-                }
-            };
-            if is_over {
-                ended.push(*id);
-                continue;
-            }
-            if session.stage == Stage::Live && silent > self.silence {
-                session.stage = Stage::Hidden;
-                self.events.push_back(Event::Hidden(session.peer));
-            }
-            *match session.stage {
-                Stage::Unused => &mut census.unused,
-                Stage::Pending => &mut census.pending,
-                Stage::Live => &mut census.live,
-                Stage::Hidden => &mut census.hidden,
-            } += 1;
-        }
-        self.census = census;
-        for id in ended {
-            self.end(id);
-        }
-    }
-
-    fn fresh_id(&mut self) -> SessionId {
-        loop {
-            let id = SessionId::from_bytes(random_bytes(&mut *self.random));
-            if !self.sessions.contains_key(&id) {
-                return id;
-            }
-        }
-    }
-}
-
-/// Resumed sessions that nobody has used yet.
-#[derive(Default)]
-struct Pending {
-    of: HashMap<PeerId, VecDeque<SessionId>>,
-    total: usize,
-}
-
-impl Pending {
-    /// Adds one; the peer's oldest one when it has too many.
-    fn add(&mut self, peer: PeerId, id: SessionId) -> Option<SessionId> {
-        let ids = self.of.entry(peer).or_default();
-        ids.push_back(id);
-        if ids.len() > MAX_PENDING_PER_PEER {
-            return ids.pop_front();
-        }
-        self.total += 1;
         None
     }
 
-    fn remove(&mut self, peer: PeerId, id: SessionId) {
-        let Some(ids) = self.of.get_mut(&peer) else {
+    /// The sessions.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census {
+            unused: self.sessions.count(Stage::Unused),
+            pending: self.sessions.count(Stage::Pending),
+            live: self.sessions.count(Stage::Live),
+            hidden: self.sessions.count(Stage::Hidden),
+        }
+    }
+
+    /// Opens a datagram where it lies. Heartbeats are answered into `out` at once.
+    pub fn open<'a>(
+        &self,
+        (header, slot): (DataHeader, Slot),
+        from: SocketAddr,
+        datagram: &'a mut [u8],
+        out: &mut Outgoing,
+        (events, tally): (&mut Vec<Event>, &mut Tally),
+    ) -> Heard<'a> {
+        let id = header.session;
+        let asked_len = datagram.len();
+        let tick = self.tick.load(Ordering::Relaxed);
+        let token = self.path_token(id, from);
+        let (mut woken, mut is_over) = (None, false);
+        let heard = self.sessions.at(id, slot, |session| {
+            let Session { hot, pulse, cold } = session;
+            if tick.wrapping_sub(hot.began) > MAX_AGE {
+                is_over = true;
+                return Heard::Nothing;
+            }
+            let Ok(opened) = hot.opener.open(header, datagram) else {
+                if hot.opener.accepts(header.counter) {
+                    tally.unopened += 1;
+                } else {
+                    tally.replayed += 1;
+                }
+                return Heard::Nothing;
+            };
+            let is_newest = opened.is_newest;
+            let Ok((head, body)) = split(opened.plaintext) else {
+                tally.malformed += 1;
+                return Heard::Nothing;
+            };
+            let passed = tick.wrapping_sub(pulse.seen);
+            if passed > 0 {
+                let more = u32::from(BUDGET_PER_TICK).saturating_mul(passed);
+                let budget = u32::from(pulse.budget).saturating_add(more);
+                pulse.budget =
+                    u16::try_from(budget).map_or(MAX_BUDGET, |budget| budget.min(MAX_BUDGET));
+                pulse.seen = tick;
+            }
+            if is_newest && head.token == token && hot.proved != token {
+                hot.proved = token;
+                cold.proved = Some(from);
+                if cold.ip != from.ip() {
+                    cold.ip = from.ip();
+                    events.push(Event::Moved(id, cold.peer, from.ip().to_canonical()));
+                }
+            }
+            if hot.stage != Stage::Live {
+                woken = Some(self.sessions.promote(hot, Stage::Live));
+                pulse.limit = hot.told;
+            }
+            if pulse.budget == 0 {
+                tally.over_budget += 1;
+                return Heard::Nothing;
+            }
+            pulse.budget -= 1;
+            if head.is(Kind::Heartbeat) && !hot.is_void {
+                let rhythm = self.rhythm();
+                hot.told = ticks(rhythm.silence);
+                pulse.limit = hot.told;
+                let ack = HeartbeatAck {
+                    interval_ms: millis(rhythm.interval),
+                    silence_ms: millis(rhythm.silence),
+                    published: hot.published,
+                    digest: hot.digest,
+                };
+                let class = Response::Heartbeat(ack).write(head.request, token, plaintext_of(out));
+                let len = class.expect("a heartbeat's answer fits") + DATAGRAM_OVERHEAD;
+                // As long as the shortest request: it may go to any address.
+                return match hot.sealer.seal(id, &mut out[..len]) {
+                    Ok(()) => Heard::Answer(len),
+                    Err(_) => Heard::Nothing,
+                };
+            }
+            let caller = caller(hot, cold, from);
+            let back = Return {
+                session: id,
+                request: head.request,
+                token,
+                asked_len,
+            };
+            Heard::Request(caller, back, head, body)
+        });
+        if is_over {
+            self.end(id, events);
+        }
+        if let Some(before) = woken {
+            self.wake(id, before, from, events);
+        }
+        heard.unwrap_or(Heard::Nothing)
+    }
+
+    /// Seals into `out` what `write` writes, which is told its length: an answer that is larger than what
+    /// may go to an address without proof becomes AGAIN, and the peer repeats its request with the token.
+    /// How many bytes are to be sent; none when the session is over.
+    pub fn respond(
+        &self,
+        back: &Return,
+        out: &mut Outgoing,
+        write: impl FnOnce(&mut Plaintext) -> Option<usize>,
+    ) -> Option<usize> {
+        let again =
+            |out: &mut Outgoing| Response::Again.write(back.request, back.token, plaintext_of(out));
+        let class = write(plaintext_of(out)).or_else(|| again(out))?;
+        self.sessions.with(back.session, |session| {
+            let hot = session.hot;
+            let mut len = class + DATAGRAM_OVERHEAD;
+            if len > back.asked_len && hot.proved != back.token {
+                len = again(out)? + DATAGRAM_OVERHEAD;
+            }
+            hot.sealer.seal(back.session, &mut out[..len]).ok()?;
+            Some(len)
+        })?
+    }
+
+    /// Answers RESUME into `out`. `unix_ms` is this machine's clock; `may_return` is asked whether the
+    /// holder of a ticket may come back under its name.
+    pub fn resume(
+        &self,
+        unix_ms: u64,
+        from: SocketAddr,
+        datagram: &[u8; RESUME_LEN],
+        may_return: &dyn Fn(&TicketContent) -> bool,
+        (random, out, tally): (&mut dyn Random, &mut Outgoing, &mut Tally),
+    ) -> Option<usize> {
+        // Until it has come to an end.
+        tally.not_resumed += 1;
+        if self.resumes().0.total >= MAX_PENDING {
+            return None;
+        }
+        let mut id = SessionId::from_bytes(random_bytes(random));
+        while self.sessions.contains(id) {
+            id = SessionId::from_bytes(random_bytes(random));
+        }
+        let resumption = self.office.resume(datagram, unix_ms, id, random).ok()?;
+        // Whoever may not come back gets no answer: the handshake that follows tells him why.
+        if !may_return(&resumption.ticket) {
+            return None;
+        }
+        let (peer, claimed_ms) = (resumption.ticket.peer, resumption.claimed_ms);
+        let oldest = {
+            let (pending, used) = &mut *self.resumes();
+            if !used.note(resumption.ticket.id, claimed_ms) {
+                return None;
+            }
+            pending.add(peer, id)
+        };
+        if let Some(oldest) = oldest {
+            self.sessions.remove(oldest);
+        }
+        let cold = Cold {
+            peer,
+            listening_port: resumption.listening_port,
+            // The answer goes to this address, and only who reads it there can use the session.
+            ip: from.ip(),
+            proved: None,
+            ticket: Some(Arc::new(resumption.ticket)),
+            resume: None,
+        };
+        if !self.insert(id, &resumption.keys, Stage::Pending, PENDING_LIFE, cold) {
+            self.resumes().0.remove(peer, id);
+            return None;
+        }
+        tally.not_resumed -= 1;
+        tally.resumed += 1;
+        // Shorter than what came, so it may go to an address without proof.
+        out[..RESUMED_LEN].copy_from_slice(&resumption.answer);
+        Some(RESUMED_LEN)
+    }
+
+    /// The peer of `session` has logged in, and publishes so much: what heartbeats are told.
+    pub fn set_published(&self, session: SessionId, count: u32, digest: u64) {
+        self.sessions.with(session, |session| {
+            (session.hot.published, session.hot.digest) = (count, digest);
+            (session.hot.is_member, session.hot.is_void) = (true, false);
+        });
+    }
+
+    /// The peer of `session` was put out: it has to log in again, and its heartbeats are no longer answered
+    /// as if nothing had happened.
+    pub fn set_void(&self, session: SessionId) {
+        self.sessions.with(session, |session| {
+            (session.hot.is_member, session.hot.is_void) = (false, true);
+        });
+    }
+
+    /// Seals into `out` an answer that was not asked for just now, or an unasked word (request 0): only for
+    /// an address that is proved. Where it goes, and how many bytes it has. Who does not get it hears the
+    /// same when it asks again.
+    pub fn push(
+        &self,
+        id: SessionId,
+        request: RequestId,
+        response: &Response,
+        out: &mut Outgoing,
+    ) -> Option<(SocketAddr, usize)> {
+        let to = self.sessions.with(id, |session| session.cold.proved)??;
+        let token = self.path_token(id, to);
+        let len = response.write(request, token, plaintext_of(out))? + DATAGRAM_OVERHEAD;
+        let sealed = |session: Session<'_>| session.hot.sealer.seal(id, &mut out[..len]);
+        self.sessions.with(id, sealed)?.ok()?;
+        Some((to, len))
+    }
+
+    /// The session in which `peer` is, and whether it was heard lately.
+    #[must_use]
+    pub fn presence(&self, peer: &PeerId) -> Option<(SessionId, bool)> {
+        let id = *self.current().get(peer)?;
+        let is_live = |session: Session<'_>| session.hot.stage == Stage::Live;
+        Some((id, self.sessions.with(id, is_live)?))
+    }
+
+    /// Ends a session at once.
+    pub fn end(&self, id: SessionId, events: &mut Vec<Event>) {
+        let Some((stage, cold)) = self.sessions.remove(id) else {
             return;
         };
-        let before = ids.len();
-        ids.retain(|other| *other != id);
-        self.total -= before - ids.len();
-        if ids.is_empty() {
-            self.of.remove(&peer);
+        if stage == Stage::Pending {
+            self.resumes().0.remove(cold.peer, id);
+        }
+        let mut current = self.current();
+        if current.get(&cold.peer) == Some(&id) {
+            current.remove(&cold.peer);
+            events.push(Event::Ended(cold.peer));
         }
     }
-}
 
-/// When each ticket was last used, by its holder's reckoning: a recorded RESUME is not taken twice. Two
-/// generations, of which the older one is forgotten when the younger one is full or old: forgetting early
-/// costs one Diffie-Hellman for each repetition, refusing would lock members out.
-#[derive(Default)]
-struct UsedTickets {
-    younger: HashMap<[u8; 8], u64>,
-    older: HashMap<[u8; 8], u64>,
-}
-
-impl UsedTickets {
-    /// Remembers a use; `false` when it is not later than the last one.
-    fn note(&mut self, ticket: [u8; 8], claimed_ms: u64) -> bool {
-        let last = self
-            .younger
-            .get(&ticket)
-            .or_else(|| self.older.get(&ticket));
-        if last.is_some_and(|last| claimed_ms <= *last) {
-            return false;
+    /// One more tick has passed. The driver has emptied its sockets before.
+    pub fn sweep(&self, events: &mut Vec<Event>) {
+        let tick = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
+        if tick.is_multiple_of(TICKS_PER_GENERATION) {
+            self.resumes().1.turn();
         }
-        if self.younger.len() >= MAX_USED_TICKETS {
-            self.turn();
+        let mut ended = Vec::new();
+        let count = self.sessions.sweep(tick, |session| {
+            let Session { hot, pulse, cold } = session;
+            if hot.stage == Stage::Live {
+                self.sessions.promote(hot, Stage::Hidden);
+                pulse.limit = pulse.limit.saturating_add(KEPT);
+                events.push(Event::Hidden(cold.peer));
+            } else {
+                ended.push(hot.id);
+            }
+        });
+        for id in ended {
+            self.end(id, events);
         }
-        self.younger.insert(ticket, claimed_ms);
-        true
+        let mut tempo = self.tempo.lock().unwrap_or_else(PoisonError::into_inner);
+        tempo.update(count);
+        self.rhythm.store(pack(tempo.rhythm()), Ordering::Relaxed);
     }
 
-    fn turn(&mut self) {
-        self.older = std::mem::take(&mut self.younger);
+    fn insert(
+        &self,
+        id: SessionId,
+        keys: &DatagramKeys,
+        stage: Stage,
+        life: u16,
+        cold: Cold,
+    ) -> bool {
+        let tick = self.tick.load(Ordering::Relaxed);
+        let told = ticks(self.rhythm().silence);
+        self.sessions
+            .insert(id, keys, (stage, tick, life, told, MAX_BUDGET), cold)
     }
-}
 
-/// Derived, so that nothing is kept for an address that only claims to be one.
-fn path_token(key: &[u8; 32], session: SessionId, address: SocketAddr) -> PathToken {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(&session.to_bytes());
-    match address.ip() {
-        IpAddr::V4(ip) => hasher.update(&ip.to_ipv6_mapped().octets()),
-        IpAddr::V6(ip) => hasher.update(&ip.octets()),
-    };
-    hasher.update(&address.port().to_be_bytes());
-    *hasher
-        .finalize()
-        .as_bytes()
-        .first_chunk()
-        .expect("BLAKE3 has 32 bytes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::kdf::{Group, NetworkName, TrackerSeed};
-    use crate::crypto::random::OsRandom;
-
-    #[test]
-    fn whatever_comes_to_nothing_is_counted_under_its_reason() {
-        let now = Instant::now();
-        let passphrase =
-            crate::crypto::secret::Passphrase::parse("zebra abandon stable horse").unwrap();
-        let group = Group::derive(&passphrase, NetworkName::default());
-        let office = TicketOffice::new(&group, &TrackerSeed(Secret::new([7; 32])));
-        let silence = Duration::from_secs(3);
-        let mut endpoint = Endpoint::new(now, office, silence, Box::new(OsRandom::new()));
-        let from: SocketAddr = "192.0.2.7:9".parse().unwrap();
-        let session = endpoint.admit(
-            now,
-            Admission {
-                peer: PeerId([1; 32]),
-                keys: DatagramKeys {
-                    send: Secret::new([1; 32]),
-                    receive: Secret::new([2; 32]),
-                },
-                resume: Secret::new([3; 32]),
-                ip: from.ip(),
-                listening_port: None,
-            },
-        );
-        let mut sealer = Sealer::new(session, Secret::new([2; 32]));
-        let mut sealed = || {
-            let mut out = Vec::new();
-            let plaintext = Request::Heartbeat.encode(RequestId(1), [0; 8]).unwrap();
-            sealer.seal(&plaintext, &mut out).unwrap();
-            out
+    /// The session was heard: it is shown again, and takes the place of its peer's older one.
+    fn wake(&self, id: SessionId, before: Stage, from: SocketAddr, events: &mut Vec<Event>) {
+        let found = self.sessions.with(id, |session| {
+            let Session { hot, cold, .. } = session;
+            caller(hot, cold, from)
+        });
+        let Some(caller) = found else {
+            return;
         };
-        let mut come = |mut datagram: Vec<u8>| {
-            endpoint.handle_datagram(now, 0, from, &mut datagram, &|_| true);
-            while endpoint.poll_event().is_some() {}
-            endpoint.take_tally()
+        if before == Stage::Pending {
+            self.resumes().0.remove(caller.peer, id);
+        }
+        let older = self.current().insert(caller.peer, id);
+        if let Some(older) = older.filter(|older| *older != id) {
+            self.sessions.remove(older);
+        }
+        if before != Stage::Unused {
+            events.push(Event::Shown(caller));
+        }
+    }
+
+    /// Derived, so that nothing is kept for an address that only claims to be one.
+    fn path_token(&self, session: SessionId, address: SocketAddr) -> PathToken {
+        let mut bytes = [0; 25];
+        bytes[..7].copy_from_slice(&session.to_bytes());
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
         };
-        let none = Tally::default();
-        let first = sealed();
-        assert_eq!(come(first.clone()), none);
-        assert_eq!(
-            come(first),
-            Tally {
-                replayed: 1,
-                ..none
-            }
-        );
-        let mut forged = sealed();
-        *forged.last_mut().unwrap() ^= 1;
-        assert_eq!(
-            come(forged),
-            Tally {
-                unopened: 1,
-                ..none
-            }
-        );
-        let mut other = sealed();
-        other[1] ^= 1;
-        assert_eq!(
-            come(other),
-            Tally {
-                unknown_session: 1,
-                ..none
-            }
-        );
-        assert_eq!(
-            come(b"garbage".to_vec()),
-            Tally {
-                malformed: 1,
-                ..none
-            }
-        );
-        let mut resume = vec![0; RESUME_LEN];
-        resume[0] = 0x12;
-        assert_eq!(
-            come(resume),
-            Tally {
-                not_resumed: 1,
-                ..none
-            }
-        );
-        let over = (0..20_000).map(|_| come(sealed()).over_budget).sum::<u64>();
-        assert!((9_000..11_000).contains(&over), "{over}");
-        endpoint.handle_timeout(now + SWEEP);
-        assert_eq!(
-            endpoint.census(),
-            Census {
-                live: 1,
-                ..Census::default()
-            }
-        );
+        bytes[7..23].copy_from_slice(&ip.octets());
+        bytes[23..].copy_from_slice(&address.port().to_be_bytes());
+        let mut hasher = SipHasher24::new_with_key(&self.token_key);
+        hasher.write(&bytes);
+        // Never the zeros with which every peer begins.
+        hasher.finish().max(1).to_be_bytes()
     }
 
-    #[test]
-    fn a_ticket_is_taken_later_each_time_and_nobody_is_locked_out() {
-        let mut used = UsedTickets::default();
-        assert!(used.note([1; 8], 10));
-        assert!(
-            !used.note([1; 8], 10) && !used.note([1; 8], 9),
-            "a repetition"
-        );
-        assert!(used.note([1; 8], 11));
-        for number in 0..3 * MAX_USED_TICKETS as u64 {
-            assert!(
-                used.note((number + 1_000_000).to_be_bytes(), 5),
-                "a flood of one member"
-            );
-            assert!(used.younger.len() <= MAX_USED_TICKETS && used.older.len() <= MAX_USED_TICKETS);
-        }
-        assert!(used.note([2; 8], 1), "another member's first");
+    fn current(&self) -> MutexGuard<'_, HashMap<PeerId, SessionId>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[test]
-    fn one_peer_has_few_resumptions_pending() {
-        let mut pending = Pending::default();
-        let id = |number: u8| SessionId::from_bytes([number; 7]);
-        for number in 0..4 {
-            assert_eq!(pending.add(PeerId([1; 32]), id(number)), None);
-        }
-        assert_eq!(pending.add(PeerId([1; 32]), id(4)), Some(id(0)));
-        assert_eq!(pending.add(PeerId([2; 32]), id(5)), None);
-        assert_eq!(pending.total, 5);
-        for number in 0..6 {
-            pending.remove(PeerId([1; 32]), id(number));
-            pending.remove(PeerId([2; 32]), id(number));
-        }
-        assert_eq!(pending.total, 0);
-        assert!(pending.of.is_empty());
+    fn resumes(&self) -> MutexGuard<'_, (Pending, UsedTickets)> {
+        self.resumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the request of a [`Heard::Request`].
+///
+/// # Errors
+/// With the refusal that is its answer, when it makes no sense.
+pub fn read_request(head: &Head, body: &[u8]) -> Result<Request, Refusal> {
+    Request::decode(head, body).map_err(|_| Refusal::Malformed)
+}
+
+fn caller(hot: &Hot, cold: &Cold, from: SocketAddr) -> Caller {
+    Caller {
+        session: hot.id,
+        peer: cold.peer,
+        from,
+        ip: cold.ip.to_canonical(),
+        listening_port: cold.listening_port,
+        is_member: hot.is_member,
+        ticket: cold.ticket.clone(),
+    }
+}
+
+/// Where in a datagram its plaintext is written before it is sealed.
+pub fn plaintext_of(out: &mut Outgoing) -> &mut Plaintext {
+    out[DATAGRAM_HEADER_LEN..]
+        .first_chunk_mut()
+        .expect("a datagram holds a header, a plaintext and a tag")
+}
+
+/// A silence in ticks, the one that has begun not counted.
+fn ticks(silence: Duration) -> u16 {
+    let ticks = silence.as_millis() / SWEEP.as_millis();
+    u16::try_from(ticks).unwrap_or(u16::MAX - KEPT - 1)
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn pack(rhythm: Rhythm) -> u64 {
+    u64::from(millis(rhythm.interval)) << 32 | u64::from(millis(rhythm.silence))
+}
+
+fn unpack(packed: u64) -> Rhythm {
+    Rhythm {
+        interval: Duration::from_millis(packed >> 32),
+        silence: Duration::from_millis(packed & u64::from(u32::MAX)),
     }
 }

@@ -13,5 +13,8 @@ pub mod limiter;
 pub mod meter;
 pub mod picker;
 pub mod requests;
+mod resumes;
 pub mod session;
+mod sessions;
 pub mod swarm;
+pub mod tempo;

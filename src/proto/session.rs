@@ -65,6 +65,8 @@ pub struct Session {
     /// The heartbeat that waits for its answer.
     awaited: Option<Awaited>,
     lossy_until: Option<Instant>,
+    /// Was no heartbeat answered yet?
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl Session {
             next_beat: now,
             awaited: None,
             lossy_until: None,
+            is_first: true,
         }
     }
 
@@ -168,7 +171,13 @@ impl Session {
         } else {
             self.rhythm.interval
         };
-        self.next_beat = awaited.since + interval.min(self.rhythm.interval);
+        let mut pause = interval.min(self.rhythm.interval);
+        if std::mem::take(&mut self.is_first) {
+            // Peers who came together, after a restart say, do not beat together from now on.
+            let [.., share] = self.id.to_bytes();
+            pause -= pause * u32::from(share) / 320;
+        }
+        self.next_beat = awaited.since + pause;
     }
 
     /// Nothing is awaited any more; the next heartbeat is due at `next`.
@@ -226,13 +235,17 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn session(now: Instant) -> Session {
+        session_with_id(now, 0)
+    }
+
+    fn session_with_id(now: Instant, last: u8) -> Session {
         let keys = DatagramKeys {
             send: Secret::new([1; 32]),
             receive: Secret::new([2; 32]),
         };
         Session::new(
             now,
-            SessionId::from_bytes([7; 7]),
+            SessionId::from_bytes([7, 7, 7, 7, 7, 7, last]),
             keys,
             Rhythm::new(2000 * MS, 3000 * MS),
         )
@@ -272,6 +285,27 @@ mod tests {
     #[test]
     fn an_answered_heartbeat_comes_every_interval() {
         assert_eq!(beats(8001, |_| true), [0, 2000, 4000, 6000, 8000]);
+    }
+
+    #[test]
+    fn second_heartbeats_are_spread_over_most_of_the_interval() {
+        let start = Instant::now();
+        let mut seconds: Vec<_> = (0..=255)
+            .map(|last| {
+                let mut session = session_with_id(start, last);
+                let id = session.poll_heartbeat(start, || RequestId(1)).unwrap();
+                session.handle_ack(start, id, ack(2000));
+                session.next_beat() - start
+            })
+            .collect();
+        seconds.sort();
+        assert!(
+            seconds[0] > 400 * MS && seconds[0] < 450 * MS,
+            "{seconds:?}"
+        );
+        assert_eq!(seconds[255], 2000 * MS);
+        let widest = seconds.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(widest < Some(10 * MS), "{widest:?}");
     }
 
     #[test]

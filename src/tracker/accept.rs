@@ -6,22 +6,21 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::engine::Engine;
 use super::metrics::Metrics;
 use super::notices::Notices;
 use crate::crypto::handshake::{Accepted, Local};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::{EnvelopeKeys, Group, MemberKey};
+use crate::crypto::random::OsRandom;
 use crate::crypto::stream::has_aes_hardware;
 use crate::net::{Doorkeeper, Host, Turned, unix_ms};
 use crate::proto::endpoint::Admission;
-use crate::proto::session::Rhythm;
 use crate::wire::frame::Welcome;
-use crate::wire::id::SessionId;
 use crate::wire::packet::{FRAME_HEADER_LEN, Role, TAG_LEN};
 
 /// WELCOME is taken, and the stream ended, within this time.
@@ -34,7 +33,6 @@ pub(super) struct Lobby {
     pub(super) group: Group,
     pub(super) identity: Identity,
     pub(super) member_key: MemberKey,
-    pub(super) rhythm: Rhythm,
     pub(super) has_aes: bool,
     /// LOGIN needs a password.
     pub(super) needs_password: bool,
@@ -47,14 +45,12 @@ impl Lobby {
         group: Group,
         identity: Identity,
         member_key: MemberKey,
-        rhythm: Rhythm,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             group,
             identity,
             member_key,
-            rhythm,
             has_aes: has_aes_hardware(),
             needs_password: false,
             metrics,
@@ -85,14 +81,11 @@ impl Host for Lobby {
     }
 }
 
-/// A peer that shook hands; the loop answers with its session.
-pub(super) type Admit = (Admission, oneshot::Sender<SessionId>);
-
 /// Accepts until `shutdown`.
 pub(super) async fn accept_all(
     listener: TcpListener,
     lobby: Arc<Lobby>,
-    admit: mpsc::Sender<Admit>,
+    engine: Arc<Engine>,
     shutdown: CancellationToken,
 ) {
     let door = Doorkeeper::new();
@@ -107,12 +100,12 @@ pub(super) async fn accept_all(
                     lobby.turned_away(from.ip(), Turned::Limited);
                     continue;
                 };
-                let (lobby, admit) = (Arc::clone(&lobby), admit.clone());
+                let (lobby, engine) = (Arc::clone(&lobby), Arc::clone(&engine));
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let shaken = visitor.shake_hands(&mut stream, Arc::clone(&lobby)).await;
                     if let Some(accepted) = shaken {
-                        welcome(stream, from, accepted, &lobby, admit).await;
+                        welcome(stream, from, accepted, &lobby, &engine).await;
                     }
                 });
             }
@@ -129,7 +122,7 @@ async fn welcome(
     from: SocketAddr,
     accepted: Accepted,
     lobby: &Lobby,
-    admit: mpsc::Sender<Admit>,
+    engine: &Engine,
 ) {
     if accepted.role != Role::Peer {
         return;
@@ -144,17 +137,14 @@ async fn welcome(
         ip: from.ip(),
         listening_port: accepted.listening_port,
     };
-    let (reply, session) = oneshot::channel();
-    if admit.send((admission, reply)).await.is_err() {
-        return;
-    }
-    let Ok(session) = session.await else { return };
+    let session = engine.admit(admission, &mut OsRandom::new());
+    let rhythm = engine.endpoint().rhythm();
     let welcome = Welcome {
         session,
         member_key: *lobby.member_key.0.expose(),
         unix_ms: unix_ms(),
-        heartbeat: lobby.rhythm.interval,
-        silence: lobby.rhythm.silence,
+        heartbeat: rhythm.interval,
+        silence: rhythm.silence,
         needs_password: lobby.needs_password,
     };
     let plaintext = zeroize::Zeroizing::new(welcome.encode());

@@ -170,7 +170,7 @@ impl Logins {
             self.put_out(now, caller.peer);
             return false;
         }
-        let TicketContent { user, .. } = ticket;
+        let TicketContent { user, .. } = &**ticket;
         self.note_login(now, caller, user);
         true
     }

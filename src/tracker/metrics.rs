@@ -226,14 +226,12 @@ fn millis(span: Duration) -> u64 {
 }
 
 impl Histogram<AtomicU64> {
-    fn note(&self, span: Duration) {
+    fn note(&self, span: Duration, count: u64) {
         let seconds = span.as_secs_f64();
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        add(&self.buckets[bucket], 1);
-        add(
-            &self.sum_ns,
-            u64::try_from(span.as_nanos()).unwrap_or(u64::MAX),
-        );
+        add(&self.buckets[bucket], count);
+        let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        add(&self.sum_ns, ns.saturating_mul(count));
     }
 }
 
@@ -279,14 +277,14 @@ impl Counters {
         );
     }
 
-    /// An answer left `span` after its request had come.
-    pub fn answered(&self, span: Duration) {
-        self.cells.numbers.latency.note(span);
+    /// So many answers left `span` after their requests had come.
+    pub fn answered(&self, span: Duration, count: u64) {
+        self.cells.numbers.latency.note(span, count);
     }
 
     /// A search took so long.
     pub fn searched(&self, span: Duration) {
-        self.cells.numbers.search.note(span);
+        self.cells.numbers.search.note(span, 1);
     }
 
     /// What the endpoint counted since the last time.
@@ -549,7 +547,7 @@ mod tests {
         let metrics = Metrics::new(Instant::now(), SECOND);
         let counters = metrics.counters();
         for micros in [10, 11, 1_000_000, 1_000_001] {
-            counters.answered(Duration::from_micros(micros));
+            counters.answered(Duration::from_micros(micros), 1);
         }
         let latency = metrics.numbers().latency;
         assert_eq!((latency.buckets[0], latency.buckets[1]), (1, 1));

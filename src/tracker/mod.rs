@@ -1,11 +1,11 @@
-//! The tracker: its loop feeds endpoint and service from one UDP socket.
-//!
-//! It never waits for anything but its socket, its deadlines and new handshakes, and after it did not run
-//! for a while it reads its socket empty before it counts anybody as silent.
+//! The tracker: opens its ports, and runs workers, clerks and the sweep over one engine.
 
 mod accept;
+mod catalog;
+mod clerk;
 pub mod credentials;
 pub mod desk;
+pub mod engine;
 pub mod exposition;
 pub mod hashing;
 pub mod index;
@@ -17,52 +17,50 @@ pub mod registry;
 pub mod reload;
 pub mod scrape;
 pub mod service;
+mod sets;
+mod worker;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{error, info, warn};
 
-use self::accept::{Admit, Lobby, accept_all};
+use self::accept::{Lobby, accept_all};
+use self::clerk::Clerks;
 use self::credentials::{Credentials, CredentialsError, Users};
+use self::engine::{Engine, Job, Scratch};
 use self::hashing::{Outcome, Pool};
-use self::logins::{Logins, Ruling};
+use self::logins::Logins;
 use self::metrics::{Counters, Metrics, SAMPLE_EVERY, Shaken};
 use self::reach::{interfaces, loopback_like};
 use self::reload::Watched;
 use self::scrape::Scrape;
-use self::service::{Moment, Service};
+use self::service::Service;
+use self::worker::{Rounds, Worker};
 use crate::crypto::kdf::Group;
 use crate::crypto::random::OsRandom;
-use crate::crypto::ticket::{TicketContent, TicketOffice};
+use crate::crypto::ticket::TicketOffice;
 use crate::keyfile::{self, KeyFileError};
-use crate::net::{bind_udp, listen_tcp, unix_ms};
-use crate::proto::endpoint::{Caller, Endpoint, Event};
+use crate::net::{CAN_SPREAD, Sharing, bind_udp, granted_buffer_bytes, listen_tcp, unix_ms};
+use crate::proto::endpoint::{Endpoint, SWEEP};
 use crate::proto::session::Rhythm;
-use crate::wire::MAX_DATAGRAM_LEN;
-use crate::wire::control::{Refusal, Request, Response};
-use crate::wire::id::{PeerId, RequestId};
+use crate::wire::id::PeerId;
 
 /// Room for datagrams that come while the tracker is busy.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Datagrams read before the others have their turn.
-const BATCH: usize = 256;
-/// A steady flood shall not stop the sweeps; they count themselves, so that being late ages nobody.
-const OVERDUE: Duration = Duration::from_secs(1);
-/// Time between two looks at numbers that nobody adds up as they change.
-const COUNT_EVERY: Duration = Duration::from_millis(500);
+/// Most workers.
+pub const MAX_WORKERS: usize = 16;
 /// Time between two lines about how the tracker does.
 const SUMMARY_EVERY: Duration = Duration::from_secs(600);
-/// Handshakes that may wait for the loop.
-const ADMIT_QUEUE: usize = 256;
-/// Outcomes of password checks that may wait for the loop; more than are under way there never are.
+/// Outcomes of password checks that may wait for a clerk; more than are under way there never are.
 const OUTCOME_QUEUE: usize = 256;
 /// Tries to find one port number that is free for TCP and UDP, when any will do.
 const PORT_TRIES: usize = 16;
@@ -74,9 +72,12 @@ pub struct Settings {
     pub bind: Option<IpAddr>,
     /// TCP and UDP port; 0 for any.
     pub port: u16,
-    /// Time between heartbeats.
+    /// Threads that answer datagrams, each with a socket of its own; as many as there are cores, up to
+    /// sixteen, when absent.
+    pub workers: Option<usize>,
+    /// Time between heartbeats, while peers are few.
     pub heartbeat: Duration,
-    /// Silence after which a peer is hidden.
+    /// Silence after which a peer is hidden, while peers are few.
     pub silence: Duration,
     /// Most peers at the same time.
     pub max_peers: usize,
@@ -86,6 +87,17 @@ pub struct Settings {
     pub credentials: Option<PathBuf>,
     /// Where its numbers can be read over HTTP; nowhere when absent.
     pub metrics: Option<SocketAddr>,
+}
+
+impl Settings {
+    fn workers(&self) -> usize {
+        if !CAN_SPREAD {
+            return 1;
+        }
+        let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = self.workers.unwrap_or_else(cores);
+        workers.clamp(1, MAX_WORKERS)
+    }
 }
 
 /// Why a tracker does not start.
@@ -122,18 +134,17 @@ pub enum TrackerError {
 pub struct Tracker {
     settings: Settings,
     lobby: Lobby,
-    office: TicketOffice,
+    engine: Arc<Engine>,
     listener: TcpListener,
-    socket: UdpSocket,
+    sockets: Vec<UdpSocket>,
     port: u16,
     doorman: Option<Doorman>,
     metrics: Arc<Metrics>,
     scrape: Option<Scrape>,
 }
 
-/// What logs users in, before the loop runs.
+/// What tells the logins of checked passwords and changed users.
 struct Doorman {
-    logins: Logins,
     outcomes: mpsc::Receiver<Outcome>,
     watched: Watched,
 }
@@ -144,7 +155,7 @@ impl Doorman {
         path: PathBuf,
         office: &mut TicketOffice,
         metrics: &Arc<Metrics>,
-    ) -> Result<Self, TrackerError> {
+    ) -> Result<(Self, Logins), TrackerError> {
         let watched = Watched::new(path.clone());
         let (users, skipped) = credentials::read(&path)?;
         credentials::report(&path, &skipped);
@@ -154,11 +165,7 @@ impl Doorman {
         let (sender, outcomes) = mpsc::channel(OUTCOME_QUEUE);
         let pool = Pool::start(&sender, metrics).map_err(TrackerError::Threads)?;
         let logins = Logins::new(credentials, office.clone(), pool, Arc::clone(metrics));
-        Ok(Self {
-            logins,
-            outcomes,
-            watched,
-        })
+        Ok((Self { outcomes, watched }, logins))
     }
 }
 
@@ -171,20 +178,11 @@ impl Tracker {
         let random = &mut OsRandom::new();
         let identity = keyfile::identity(&settings.state_dir, random)?;
         let seed = keyfile::tracker_seed(&settings.state_dir, random)?;
-        let (listener, socket, port) =
-            open_ports(settings.bind, settings.port).map_err(|error| TrackerError::Port {
+        let (listener, sockets, port) =
+            open_ports(&settings).map_err(|error| TrackerError::Port {
                 port: settings.port,
                 reason: explain(&error),
             })?;
-        // The kernel counts its own overhead as well: it grants twice what may be used.
-        let granted = SockRef::from(&socket).recv_buffer_size().unwrap_or(0) / 2;
-        if granted < RECEIVE_BUFFER {
-            info!(
-                granted,
-                wanted = RECEIVE_BUFFER,
-                "the UDP receive buffer is small; for thousands of peers: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
-            );
-        }
         let scrape = settings.metrics.map(|address| {
             Scrape::bind(address).map_err(|error| TrackerError::Metrics {
                 address,
@@ -199,14 +197,17 @@ impl Tracker {
         let doorman = path
             .map(|path| Doorman::new(path, &mut office, &metrics))
             .transpose()?;
-        let mut lobby = Lobby::new(group, identity, member_key, rhythm, Arc::clone(&metrics));
+        let (doorman, logins) = doorman.unzip();
+        let mut lobby = Lobby::new(group, identity, member_key, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
+        let endpoint = Endpoint::new(office, rhythm, sockets.len(), random);
+        let service = Service::new(settings.max_peers, interfaces());
         Ok(Self {
             settings,
             lobby,
-            office,
+            engine: Arc::new(Engine::new(endpoint, service, logins)),
             listener,
-            socket,
+            sockets,
             port,
             doorman,
             metrics,
@@ -255,23 +256,28 @@ impl Tracker {
 
     /// Serves until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let now = Instant::now();
-        let random = Box::new(OsRandom::new());
-        let rhythm = self.lobby.rhythm;
-        let (admit, admissions) = mpsc::channel(ADMIT_QUEUE);
-        let lobby = Arc::new(self.lobby);
-        let accepting = accept_all(self.listener, Arc::clone(&lobby), admit, shutdown.clone());
+        let Self {
+            lobby,
+            engine,
+            listener,
+            sockets,
+            ..
+        } = self;
+        let lobby = Arc::new(lobby);
+        let clerks = Arc::new(Clerks::new(sockets.len()));
+        let accepting = accept_all(
+            listener,
+            Arc::clone(&lobby),
+            Arc::clone(&engine),
+            shutdown.clone(),
+        );
         let accepting = tokio::spawn(accepting);
-        let mut service = Service::new(self.settings.max_peers, rhythm, interfaces());
-        let (changed, users) = mpsc::channel(1);
-        let (logins, outcomes) = match self.doorman {
-            Some(doorman) => {
-                service.leave_names_to_passwords();
-                tokio::spawn(doorman.watched.run(changed, shutdown.clone()));
-                (Some(doorman.logins), doorman.outcomes)
-            }
-            None => (None, mpsc::channel(1).1),
-        };
+        if let Some(doorman) = self.doorman {
+            let (changed, users) = mpsc::channel(1);
+            tokio::spawn(doorman.watched.run(changed, shutdown.clone()));
+            let clerks = Arc::clone(&clerks);
+            tokio::spawn(hand_over_logins(doorman.outcomes, users, clerks));
+        }
         if let Some(scrape) = self.scrape {
             let address = scrape.address();
             if !address.ip().is_loopback() {
@@ -280,218 +286,88 @@ impl Tracker {
             tokio::spawn(scrape.run(Arc::clone(&self.metrics), shutdown.clone()));
         }
         tokio::spawn(tell(Arc::clone(&self.metrics), lobby, shutdown.clone()));
-        let serving = Loop {
-            endpoint: Endpoint::new(now, self.office, rhythm.silence, random),
-            service,
-            logins,
-            outcomes,
-            users,
-            socket: self.socket,
-            buffer: vec![0; 2 * MAX_DATAGRAM_LEN],
-            counters: self.metrics.counters(),
-            next_count: now,
-            answering: Vec::new(),
-        };
-        serving.run(admissions, shutdown).await;
+        let metrics = self.metrics;
+        let serving = tokio::task::spawn_blocking(move || {
+            serve(&engine, &clerks, sockets, &metrics, &shutdown)
+        });
         let _ = accepting.await;
+        if let Ok(Err(error)) = serving.await {
+            error!(%error, "the tracker cannot serve");
+        }
     }
 }
 
-struct Loop {
-    endpoint: Endpoint,
-    service: Service,
-    logins: Option<Logins>,
-    outcomes: mpsc::Receiver<Outcome>,
-    users: mpsc::Receiver<Users>,
-    socket: UdpSocket,
-    buffer: Vec<u8>,
-    counters: Counters,
-    next_count: Instant,
-    /// When the requests came whose answers have not been sent yet.
-    answering: Vec<Instant>,
+/// Checked passwords and changed users are work for clerks.
+async fn hand_over_logins(
+    mut outcomes: mpsc::Receiver<Outcome>,
+    mut users: mpsc::Receiver<Users>,
+    clerks: Arc<Clerks>,
+) {
+    loop {
+        let job = tokio::select! {
+            Some(outcome) = outcomes.recv() => Job::Checked(outcome),
+            Some(users) = users.recv() => Job::Replace(users),
+            else => return,
+        };
+        // Such jobs are always taken.
+        let _ = clerks.hand_over(job);
+    }
 }
 
-impl Loop {
-    async fn run(mut self, mut admissions: mpsc::Receiver<Admit>, shutdown: CancellationToken) {
-        loop {
-            let deadline = self.endpoint.poll_timeout();
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                Some((admission, reply)) = admissions.recv() => {
-                    let _ = reply.send(self.endpoint.admit(Instant::now(), admission));
-                }
-                Some(outcome) = self.outcomes.recv() => self.finish_login(outcome),
-                Some(users) = self.users.recv() => self.replace_users(users),
-                ready = self.socket.readable() => {
-                    if let Err(error) = ready {
-                        warn!(%error, "the UDP socket fails");
-                    }
-                }
-                () = tokio::time::sleep_until(deadline.into()) => {}
-            }
-            let is_drained = self.receive();
-            // Before anybody counts as silent, everything that has come must be heard.
-            let is_overdue = Instant::now() > deadline + OVERDUE;
-            if is_drained || is_overdue {
-                let now = Instant::now();
-                self.endpoint.handle_timeout(now);
-                self.handle_events(now);
-                if now >= self.next_count {
-                    self.count(now);
-                }
-            }
-            self.transmit().await;
+/// Runs workers, clerks and the sweep, each in a thread of its own, until `shutdown`.
+fn serve(
+    engine: &Arc<Engine>,
+    clerks: &Arc<Clerks>,
+    sockets: Vec<UdpSocket>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> io::Result<()> {
+    let rounds = Arc::new(Rounds::new(sockets.len(), thread::current()));
+    let voices = (0..clerks.count()).map(|_| sockets[0].try_clone());
+    let voices: Vec<_> = voices.collect::<Result<_, _>>()?;
+    thread::scope(|scope| {
+        for (number, socket) in voices.into_iter().enumerate() {
+            let (clerks, counters) = (Arc::clone(clerks), metrics.counters());
+            scope.spawn(move || clerks.work(number, engine, socket, counters));
         }
-    }
-
-    /// Reads what has come; `false` when there may be more.
-    fn receive(&mut self) -> bool {
-        for _ in 0..BATCH {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((len, from)) => {
-                    let now = Instant::now();
-                    self.counters.received(len);
-                    let datagram = &mut self.buffer[..len];
-                    let service = &self.service;
-                    let may_return = |ticket: &TicketContent| service.may_return(ticket);
-                    self.endpoint
-                        .handle_datagram(now, unix_ms(), from, datagram, &may_return);
-                    self.handle_events(now);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let worker = Worker {
+                number,
+                engine: Arc::clone(engine),
+                clerks: Arc::clone(clerks),
+                rounds: Arc::clone(&rounds),
+                socket,
+                counters: metrics.counters(),
+            };
+            scope.spawn(move || {
+                if let Err(error) = worker.run(shutdown) {
+                    error!(%error, "a worker cannot run");
+                    shutdown.cancel();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // Word of an earlier datagram that did not arrive: nothing to do.
-                Err(_) => {}
-            }
+            });
         }
-        false
-    }
+        sweep(engine, &rounds, &metrics.counters(), shutdown);
+        clerks.close();
+    });
+    Ok(())
+}
 
-    /// For whoever asks; in between these stand still.
-    fn count(&mut self, now: Instant) {
-        self.next_count = now + COUNT_EVERY;
-        let registry = self.service.registry();
+/// A tick passes when all workers have read their sockets empty: before anybody counts as silent,
+/// everything that has come must be heard. However late this is, it is one tick.
+fn sweep(engine: &Engine, rounds: &Rounds, counters: &Counters, shutdown: &CancellationToken) {
+    let mut scratch = Scratch::default();
+    let mut swept = rounds.complete();
+    while !shutdown.is_cancelled() {
+        thread::park_timeout(SWEEP);
+        let complete = rounds.complete();
+        if complete != swept {
+            swept = complete;
+            engine.sweep((Instant::now(), unix_ms()), &mut scratch);
+        }
+        let registry = engine.service().registry();
         let (names, files) = (registry.name_count(), registry.file_count());
-        self.counters
-            .population(registry.peer_count(), names, files);
-        self.counters.tally(self.endpoint.take_tally());
-        self.counters.turned(now, self.endpoint.census());
-    }
-
-    /// `now`: when the datagram came that they are about.
-    fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.endpoint.poll_event() {
-            match event {
-                Event::Request(caller, id, request) => {
-                    self.counters.request(&request);
-                    self.answering.push(now);
-                    self.handle_request(&caller, id, request);
-                }
-                Event::Shown(caller) => {
-                    let (now, unix_ms) = (Instant::now(), unix_ms());
-                    let mut logins = self.logins.as_mut();
-                    if !logins
-                        .as_mut()
-                        .is_none_or(|logins| logins.may_show(now, unix_ms, &caller))
-                    {
-                        debug!("a session cannot come back: its ticket is void by now");
-                    } else if let Err(refusal) = self.service.show(Instant::now(), &caller) {
-                        debug!(?refusal, "a session cannot come back");
-                        self.endpoint.end(caller.session);
-                    }
-                }
-                Event::Hidden(peer) => self.service.hide(peer),
-                Event::Ended(peer) => {
-                    self.service.end(peer);
-                    if let Some(logins) = &mut self.logins {
-                        logins.forget(&peer);
-                    }
-                }
-            }
-        }
-    }
-
-    fn handle_request(&mut self, caller: &Caller, id: RequestId, request: Request) {
-        let (now, unix_ms) = (Instant::now(), unix_ms());
-        let is_leaving = request == Request::Leave;
-        let ruling = match &mut self.logins {
-            Some(logins) => logins.receive(now, unix_ms, caller, id, request),
-            None => Ruling::Pass(request, None),
-        };
-        let response = match ruling {
-            Ruling::Answer(response) => response,
-            Ruling::Pass(request, credential_mark) => {
-                let user = match &request {
-                    Request::Login(login) => Some(login.user.clone()),
-                    _ => None,
-                };
-                let (office, random, resume) = self.endpoint.login_tools(caller.session);
-                let moment = Moment {
-                    now,
-                    unix_ms,
-                    office,
-                    random,
-                    resume,
-                    credential_mark,
-                };
-                let is_search = matches!(request, Request::Search(_));
-                let response = self.service.answer(moment, caller, request);
-                if is_search {
-                    self.counters.searched(now.elapsed());
-                }
-                if let (Response::LoggedIn(_), Some(user), Some(logins)) =
-                    (&response, user, &mut self.logins)
-                {
-                    logins.note_login(now, caller, &user);
-                }
-                response
-            }
-        };
-        if let Response::Refused(refusal) = &response {
-            self.counters.refusal(refusal);
-        }
-        self.endpoint.respond(caller.session, id, &response);
-        if is_leaving {
-            self.endpoint.end(caller.session);
-        }
-    }
-
-    fn finish_login(&mut self, outcome: Outcome) {
-        let logins = self.logins.as_mut();
-        let told = logins.and_then(|logins| logins.finish(Instant::now(), outcome));
-        if let Some((session, request, response)) = told {
-            self.endpoint.push(session, request, &response);
-        }
-    }
-
-    fn replace_users(&mut self, users: Users) {
-        let Some(logins) = &mut self.logins else {
-            return;
-        };
-        for (peer, session) in logins.replace(Instant::now(), users) {
-            self.service.end(peer);
-            let void = Response::Refused(Refusal::LoginVoid);
-            self.endpoint.push(session, RequestId(0), &void);
-        }
-    }
-
-    async fn transmit(&mut self) {
-        while let Some((to, datagram)) = self.endpoint.poll_transmit() {
-            match self.socket.try_send_to(&datagram, to) {
-                Ok(len) => self.counters.sent(len),
-                // A full send buffer drops the answer, and the peer asks again.
-                Err(error) => {
-                    self.counters
-                        .not_sent(error.kind() == io::ErrorKind::WouldBlock);
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
-        if !self.answering.is_empty() {
-            let now = Instant::now();
-            for came in self.answering.drain(..) {
-                self.counters.answered(now.saturating_duration_since(came));
-            }
-        }
+        counters.population(registry.peer_count(), names, files);
+        counters.turned(Instant::now(), engine.endpoint().census());
     }
 }
 
@@ -527,19 +403,45 @@ async fn tell(metrics: Arc<Metrics>, lobby: Arc<Lobby>, shutdown: CancellationTo
     }
 }
 
-/// TCP first: it is the lock that makes a second tracker on the port fail.
-fn open_ports(bind: Option<IpAddr>, port: u16) -> io::Result<(TcpListener, UdpSocket, u16)> {
+/// TCP first: it is the lock that makes a second tracker on the port fail, which the shared UDP port would
+/// not.
+fn open_ports(settings: &Settings) -> io::Result<(TcpListener, Vec<UdpSocket>, u16)> {
+    let Settings { bind, port, .. } = *settings;
     let mut tries = 0;
     loop {
         let listener = listen_tcp(bind, port)?;
         let chosen = listener.local_addr()?.port();
         tries += 1;
-        match bind_udp(bind, chosen, RECEIVE_BUFFER) {
-            Ok(socket) => return Ok((listener, socket, chosen)),
+        match open_sockets(bind, chosen, settings.workers()) {
+            Ok(sockets) => return Ok((listener, sockets, chosen)),
             Err(error) if port != 0 || tries == PORT_TRIES => return Err(error),
             Err(_) => {}
         }
     }
+}
+
+fn open_sockets(bind: Option<IpAddr>, port: u16, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    // Alone at first: whoever else has the port, shared or not, makes this fail.
+    drop(bind_udp(bind, port, RECEIVE_BUFFER, Sharing::Alone)?);
+    let sharing = if workers > 1 {
+        Sharing::Spread
+    } else {
+        Sharing::Alone
+    };
+    let mut sockets = Vec::with_capacity(workers);
+    for number in 0..workers {
+        let socket = bind_udp(bind, port, RECEIVE_BUFFER, sharing)?;
+        let granted = granted_buffer_bytes(&socket);
+        if number == 0 && granted < RECEIVE_BUFFER {
+            info!(
+                granted,
+                wanted = RECEIVE_BUFFER,
+                "the UDP receive buffer is small; for thousands of peers: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+            );
+        }
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
 }
 
 fn explain(error: &io::Error) -> String {

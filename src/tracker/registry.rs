@@ -3,14 +3,17 @@
 //! Everything is in memory and comes from the peers themselves; after a restart they tell it again. A
 //! peer is its key, not its name; only it can change what it published.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::time::Instant;
 
-use super::index::{Count, Index, NameId, Rank};
+use hashbrown::HashTable;
+
+use super::catalog::{Catalog, Claim, Files};
+use super::index::{Count, NameId, Rank};
 use crate::wire::MAX_OWNERS_PER_HIT;
-use crate::wire::control::{Hit, Publication, PublicationKind, Refusal};
+use crate::wire::control::{Hit, Publication, Refusal};
 use crate::wire::id::{ContentId, PeerId, SessionId};
 use crate::wire::text::UserName;
 
@@ -21,9 +24,14 @@ const MAX_RESERVED: usize = 100_000;
 /// Names that one key may have.
 const MAX_RESERVED_BY_ONE: u32 = 8;
 
+/// A place in the registry: a peer's, until it leaves.
+pub type PeerNumber = u32;
+
 /// A peer that is logged in.
 #[derive(Debug)]
 pub struct Record {
+    /// Its key.
+    pub peer: PeerId,
     /// Under this name.
     pub user: UserName,
     /// In this session.
@@ -36,10 +44,7 @@ pub struct Record {
     pub port: Option<u16>,
     /// Silent peers are hidden, with their files.
     pub is_visible: bool,
-    /// By `Publication::mark`, which also says where a listing goes on.
-    files: BTreeMap<u64, Publication>,
-    /// Under how many names each content is shared.
-    names_of: HashMap<ContentId, u32>,
+    files: Files,
     digest: u64,
 }
 
@@ -72,12 +77,6 @@ pub struct Arrival {
     pub port: Option<u16>,
 }
 
-/// What bears one name, and who has it.
-type Entries = BTreeMap<Claim, Vec<PeerId>>;
-
-/// A content, with the length and kind that are claimed of it.
-type Claim = (ContentId, u64, PublicationKind);
-
 /// The first bytes of a content's id: enough to say where a listing goes on.
 pub type ContentPrefix = [u8; 16];
 
@@ -103,16 +102,19 @@ impl Place {
 
 /// The machine's memory of its group.
 pub struct Registry {
-    peers: BTreeMap<PeerId, Record>,
-    users: HashMap<String, PeerId>,
+    /// By their numbers; a number is free again when its peer has left.
+    peers: Vec<Option<Record>>,
+    free: Vec<PeerNumber>,
+    by_key: HashTable<PeerNumber>,
+    by_user: HashTable<PeerNumber>,
+    hashes: RandomState,
+    visible: u32,
     reserved: HashMap<String, PeerId>,
     reserved_order: VecDeque<String>,
     reserved_by: HashMap<PeerId, u32>,
-    contents: HashMap<ContentId, BTreeMap<PeerId, u64>>,
-    entries: HashMap<NameId, Entries>,
+    catalog: Catalog,
     /// What all peers publish together.
     files: usize,
-    index: Index,
     max_peers: usize,
     /// Does a name belong to the key that used it first?
     reserves_names: bool,
@@ -123,15 +125,17 @@ impl Registry {
     #[must_use]
     pub fn new(max_peers: usize) -> Self {
         Self {
-            peers: BTreeMap::new(),
-            users: HashMap::new(),
+            peers: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            by_user: HashTable::new(),
+            hashes: RandomState::new(),
+            visible: 0,
             reserved: HashMap::new(),
             reserved_order: VecDeque::new(),
             reserved_by: HashMap::new(),
-            contents: HashMap::new(),
-            entries: HashMap::new(),
+            catalog: Catalog::default(),
             files: 0,
-            index: Index::default(),
             max_peers,
             reserves_names: true,
         }
@@ -147,22 +151,18 @@ impl Registry {
     /// # Errors
     /// When the name is in use or belongs to another key, or there are too many peers.
     pub fn log_in(&mut self, now: Instant, arrival: Arrival) -> Result<(), Refusal> {
-        let owner = self.users.get(&arrival.user.folded()).copied();
-        if let Some(owner) = owner.filter(|owner| !self.reserves_names && *owner != arrival.peer)
-            && self
-                .peers
-                .get(&owner)
-                .is_some_and(|record| !record.is_visible)
+        let owner = self.number_of_user(&arrival.user);
+        let owner = owner.and_then(|owner| self.numbered(owner));
+        let gives_back = |owner: &&Record| owner.peer != arrival.peer && !owner.is_visible;
+        if let Some(silent) = owner.filter(gives_back).map(|owner| owner.peer)
+            && !self.reserves_names
         {
-            self.leave(owner);
+            self.leave(silent);
         }
         self.check_name(now, &arrival)?;
-        if self
-            .peers
-            .get(&arrival.peer)
-            .is_some_and(|record| record.session != arrival.session)
-        {
-            self.forget_files(arrival.peer);
+        let is_new_session = |record: &Record| record.session != arrival.session;
+        if self.record(&arrival.peer).is_some_and(is_new_session) {
+            self.forget_files(&arrival.peer);
         }
         self.arrive(now, arrival);
         Ok(())
@@ -180,28 +180,38 @@ impl Registry {
 
     /// Hides a peer that fell silent.
     pub fn hide(&mut self, peer: PeerId) {
-        if let Some(record) = self.peers.get_mut(&peer) {
-            record.is_visible = false;
+        let Some((_, record)) = self.record_mut(&peer) else {
+            return;
+        };
+        if std::mem::take(&mut record.is_visible) {
+            self.visible -= 1;
         }
     }
 
     /// Forgets a peer and its files.
     pub fn leave(&mut self, peer: PeerId) -> Option<Record> {
-        self.forget_files(peer);
-        let record = self.peers.remove(&peer)?;
-        self.users.remove(&record.user.folded());
+        self.forget_files(&peer);
+        self.hide(peer);
+        let number = self.number_of(&peer)?;
+        let hash = self.hashes.hash_one(peer);
+        if let Ok(found) = self.by_key.find_entry(hash, |other| *other == number) {
+            found.remove();
+        }
+        let record = self.peers[number as usize].take()?;
+        self.drop_user(number, &record.user);
+        self.free.push(number);
         Some(record)
     }
 
     /// The record of a peer that is logged in.
     #[must_use]
     pub fn record(&self, peer: &PeerId) -> Option<&Record> {
-        self.peers.get(peer)
+        self.numbered(self.number_of(peer)?)
     }
 
     /// Follows a peer to its latest address.
     pub fn follow(&mut self, peer: PeerId, ip: IpAddr) {
-        if let Some(record) = self.peers.get_mut(&peer) {
+        if let Some((_, record)) = self.record_mut(&peer) {
             record.ip = ip;
         }
     }
@@ -211,99 +221,88 @@ impl Registry {
     /// # Errors
     /// When it has too many; what still fitted was added.
     pub fn publish(&mut self, peer: PeerId, files: Vec<Publication>) -> Result<(), Refusal> {
+        let number = self.number_of(&peer).ok_or(Refusal::NotLoggedIn)?;
+        let record = self.peers[number as usize]
+            .as_mut()
+            .ok_or(Refusal::NotLoggedIn)?;
         for file in files {
-            let Some(record) = self.peers.get_mut(&peer) else {
-                return Err(Refusal::NotLoggedIn);
-            };
-            let mark = file.mark();
-            if record.files.contains_key(&mark) {
+            if self.catalog.has(number, &file) {
                 continue;
             }
             if record.files.len() >= MAX_FILES_PER_PEER {
                 let limit = u32::try_from(MAX_FILES_PER_PEER).unwrap_or(u32::MAX);
                 return Err(Refusal::TooManyFiles { limit });
             }
-            record.files.insert(mark, file.clone());
-            record.digest ^= mark;
+            self.catalog.add(number, &mut record.files, &file);
+            record.digest ^= file.mark();
             self.files += 1;
-            *record.names_of.entry(file.content).or_insert(0) += 1;
-            self.contents
-                .entry(file.content)
-                .or_default()
-                .insert(peer, file.len);
-            let entries = self
-                .entries
-                .entry(self.index.insert(&file.name))
-                .or_default();
-            entries.entry(claim_of(&file)).or_default().push(peer);
         }
         Ok(())
     }
 
     /// Takes out files of `peer`; those of others stay.
     pub fn unpublish(&mut self, peer: PeerId, files: &[Publication]) {
+        let Some(number) = self.number_of(&peer) else {
+            return;
+        };
+        let Some(record) = self.peers[number as usize].as_mut() else {
+            return;
+        };
         for file in files {
-            let Some(record) = self.peers.get_mut(&peer) else {
-                return;
-            };
-            let mark = file.mark();
-            if record.files.remove(&mark).is_none() {
-                continue;
+            if self.catalog.remove(number, &mut record.files, file) {
+                record.digest ^= file.mark();
+                self.files -= 1;
             }
-            record.digest ^= mark;
-            self.files -= 1;
-            let names = record.names_of.entry(file.content).or_insert(1);
-            *names -= 1;
-            if *names == 0 {
-                record.names_of.remove(&file.content);
-                self.drop_holder(peer, file.content);
-            }
-            self.drop_entry(peer, file);
         }
     }
 
-    /// Peers that are here, after `after`, in the order of their keys.
-    pub fn peers(&self, after: Option<PeerId>) -> impl Iterator<Item = (&PeerId, &Record)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.peers
-            .range((from, Bound::Unbounded))
+    /// Peers that are here, after `after`, each with its number.
+    pub fn peers(&self, after: Option<PeerNumber>) -> impl Iterator<Item = (PeerNumber, &Record)> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let numbers = first..u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        numbers
+            .filter_map(|number| Some((number, self.numbered(number)?)))
             .filter(|(_, record)| record.is_visible)
     }
 
     /// How many are here.
     #[must_use]
-    pub fn peer_count(&self) -> u32 {
-        u32::try_from(self.peers(None).count()).unwrap_or(u32::MAX)
+    pub const fn peer_count(&self) -> u32 {
+        self.visible
     }
 
-    /// Who has `content`, after `after`, with the length that each says.
+    /// Who has `content`, after `after`, each with its number and the length that it says.
     pub fn holders(
         &self,
         content: &ContentId,
-        after: Option<PeerId>,
-    ) -> impl Iterator<Item = (&PeerId, &Record, u64)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let holders = self.contents.get(content).into_iter();
+        after: Option<PeerNumber>,
+    ) -> impl Iterator<Item = (PeerNumber, &Record, u64)> {
+        let (content, holders) = self.catalog.holders(content, after);
         holders
-            .flat_map(move |holders| holders.range((from, Bound::Unbounded)))
-            .filter_map(|(peer, len)| Some((peer, self.peers.get(peer)?, *len)))
-            .filter(|(_, record, _)| record.is_visible)
+            .iter()
+            .filter_map(|number| Some((*number, self.numbered(*number)?)))
+            .filter(|(_, record)| record.is_visible)
+            .filter_map(move |(number, record)| {
+                let len = self.catalog.len_of(content, &record.files)?;
+                Some((number, record, len))
+            })
     }
 
     /// Published files whose name contains `term`, best first, from `place` on, each with its place.
     pub fn search(&self, term: &str, place: Place) -> impl Iterator<Item = (Place, Hit)> {
-        let matches = self.index.search(term, (place.rank, place.name));
+        let matches = self.catalog.index().search(term, (place.rank, place.name));
         matches.flat_map(move |(rank, name)| self.hits(rank, name, place))
     }
 
     /// All published files, from `place` on, each with its place.
     pub fn files(&self, place: Place) -> impl Iterator<Item = (Place, Hit)> {
-        self.index
+        self.catalog
+            .index()
             .all(place.name)
             .flat_map(move |name| self.hits(Rank::Exact, name, place))
     }
 
-    /// What one user shares, after the file with mark `after`, each with its mark.
+    /// What one user shares, after the file at `after`, each with its place.
     #[must_use]
     pub fn files_of(
         &self,
@@ -311,28 +310,24 @@ impl Registry {
         after: Option<u64>,
     ) -> Option<impl Iterator<Item = (u64, Hit)>> {
         let record = self
-            .peers
-            .get(self.users.get(&user.folded())?)
+            .numbered(self.number_of_user(user)?)
             .filter(|record| record.is_visible)?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let files = record.files.range((from, Bound::Unbounded));
-        Some(files.map(|(mark, file)| {
-            (
-                *mark,
-                Hit {
-                    file: file.clone(),
-                    owners: vec![record.user.clone()],
-                    holders: 1,
-                },
-            )
+        let files = self.catalog.files_after(&record.files, after);
+        Some(files.filter_map(|(place, name, claim)| {
+            let hit = Hit {
+                file: self.publication(name, &claim)?,
+                owners: vec![record.user.clone()],
+                holders: 1,
+            };
+            Some((place, hit))
         }))
     }
 
     /// How many files that user shares.
     #[must_use]
     pub fn file_count_of(&self, user: &UserName) -> u32 {
-        let peer = self.users.get(&user.folded());
-        peer.and_then(|peer| self.peers.get(peer))
+        let peer = self.number_of_user(user);
+        peer.and_then(|peer| self.numbered(peer))
             .map_or(0, Record::file_count)
     }
 
@@ -341,56 +336,60 @@ impl Registry {
         if (rank, name) == (from.rank, from.name) {
             first[..16].copy_from_slice(&from.content);
         }
-        let entries = self.entries.get(&name).into_iter();
-        entries
-            .flat_map(move |entries| entries.range((ContentId(first), 0, PublicationKind::File)..))
-            .filter_map(move |(claim, holders)| {
-                let prefix = *claim.0.0.first_chunk().expect("an id has 32 bytes");
-                let hit = self.hit(name, *claim, holders)?;
-                Some((
-                    Place {
-                        rank,
-                        name,
-                        content: prefix,
-                    },
-                    hit,
-                ))
-            })
+        let claims = self.catalog.claims(name, ContentId(first));
+        claims.filter_map(move |claim| {
+            let content = *claim.content.0.first_chunk().expect("an id has 32 bytes");
+            let place = Place {
+                rank,
+                name,
+                content,
+            };
+            Some((place, self.hit(name, &claim)?))
+        })
     }
 
     /// `None` when all who have it are hidden.
-    fn hit(&self, name: NameId, (content, len, kind): Claim, holders: &[PeerId]) -> Option<Hit> {
-        let holders = holders.iter().filter_map(|peer| self.peers.get(peer));
-        let visible: Vec<_> = holders.filter(|record| record.is_visible).collect();
-        let owners: Vec<_> = visible
-            .iter()
-            .take(MAX_OWNERS_PER_HIT)
-            .map(|record| record.user.clone())
-            .collect();
-        let file = Publication {
-            name: self.index.name(name)?,
-            content,
-            len,
-            kind,
-        };
-        let holders = u32::try_from(visible.len()).unwrap_or(u32::MAX);
-        (holders > 0).then_some(Hit {
-            file,
+    fn hit(&self, name: NameId, claim: &Claim<'_>) -> Option<Hit> {
+        let holders = claim.holders.iter();
+        let visible = holders
+            .filter_map(|peer| self.numbered(*peer))
+            .filter(|record| record.is_visible);
+        let (mut owners, mut count) = (Vec::new(), 0_u32);
+        for record in visible {
+            if owners.len() < MAX_OWNERS_PER_HIT {
+                owners.push(record.user.clone());
+            }
+            count = count.saturating_add(1);
+        }
+        if count == 0 {
+            return None;
+        }
+        Some(Hit {
+            file: self.publication(name, claim)?,
             owners,
-            holders,
+            holders: count,
+        })
+    }
+
+    fn publication(&self, name: NameId, claim: &Claim<'_>) -> Option<Publication> {
+        Some(Publication {
+            name: self.catalog.index().name(name)?,
+            content: claim.content,
+            len: claim.len,
+            kind: claim.kind,
         })
     }
 
     /// Names that contain `term`, whether somebody who has them is here or not, up to `limit`.
     #[must_use]
     pub fn count(&self, term: &str, limit: usize) -> Count {
-        self.index.count(term, limit)
+        self.catalog.index().count(term, limit)
     }
 
     /// All names that are published.
     #[must_use]
     pub fn name_count(&self) -> usize {
-        self.index.len()
+        self.catalog.index().len()
     }
 
     /// What all peers publish together: a file of two people counts twice.
@@ -402,19 +401,20 @@ impl Registry {
     /// May this peer come back under this name?
     #[must_use]
     pub fn may_return(&self, peer: &PeerId, user: &UserName) -> bool {
-        let folded = user.folded();
         let is_owner = |owner: Option<&PeerId>| owner.is_none_or(|owner| owner == peer);
-        let has_place = self.peers.contains_key(peer) || self.peers.len() < self.max_peers;
-        is_owner(self.users.get(&folded)) && is_owner(self.reserved.get(&folded)) && has_place
+        let user_of = self
+            .number_of_user(user)
+            .and_then(|owner| self.numbered(owner));
+        let has_place = self.number_of(peer).is_some() || self.len() < self.max_peers;
+        is_owner(user_of.map(|record| &record.peer))
+            && is_owner(self.reserved.get(&user.folded()))
+            && has_place
     }
 
     fn check_name(&self, now: Instant, arrival: &Arrival) -> Result<(), Refusal> {
-        let folded = arrival.user.folded();
-        let owner = self
-            .users
-            .get(&folded)
-            .filter(|owner| **owner != arrival.peer);
-        if let Some(record) = owner.and_then(|owner| self.peers.get(owner)) {
+        let owner = self.number_of_user(&arrival.user);
+        let owner = owner.and_then(|owner| self.numbered(owner));
+        if let Some(record) = owner.filter(|owner| owner.peer != arrival.peer) {
             let since = now.saturating_duration_since(record.since).as_secs();
             let since_s = u32::try_from(since).unwrap_or(u32::MAX);
             return Err(Refusal::NameInUse {
@@ -424,13 +424,13 @@ impl Registry {
         }
         if self
             .reserved
-            .get(&folded)
+            .get(&arrival.user.folded())
             .is_some_and(|first| *first != arrival.peer)
         {
             return Err(Refusal::NameReserved);
         }
-        let is_new = !self.peers.contains_key(&arrival.peer);
-        if is_new && self.peers.len() >= self.max_peers {
+        let is_new = self.number_of(&arrival.peer).is_none();
+        if is_new && self.len() >= self.max_peers {
             Err(Refusal::Full)
         } else {
             Ok(())
@@ -446,27 +446,100 @@ impl Registry {
             port,
         } = arrival;
         let folded = user.folded();
-        if let Some(record) = self.peers.get_mut(&peer) {
-            self.users.remove(&record.user.folded());
-            (record.user, record.session, record.ip, record.port) = (user, session, ip, port);
+        self.hide(peer);
+        let number = if let Some((number, record)) = self.record_mut(&peer) {
+            let before = std::mem::replace(&mut record.user, user);
+            (record.session, record.ip, record.port) = (session, ip, port);
             record.is_visible = true;
+            self.drop_user(number, &before);
+            number
         } else {
-            let (files, names_of, digest) = (BTreeMap::new(), HashMap::new(), 0);
             let record = Record {
+                peer,
                 user,
                 session,
                 since: now,
                 ip,
                 port,
                 is_visible: true,
-                files,
-                names_of,
-                digest,
+                files: Files::new(),
+                digest: 0,
             };
-            self.peers.insert(peer, record);
-        }
-        self.users.insert(folded.clone(), peer);
+            self.add(record)
+        };
+        self.visible += 1;
+        let Self {
+            by_user,
+            peers,
+            hashes,
+            ..
+        } = self;
+        by_user.insert_unique(hashes.hash_one(&folded), number, |number| {
+            let user = peers[*number as usize]
+                .as_ref()
+                .map(|record| record.user.folded());
+            hashes.hash_one(user.unwrap_or_default())
+        });
         self.reserve(folded, peer);
+    }
+
+    fn add(&mut self, record: Record) -> PeerNumber {
+        let peer = record.peer;
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.peers.push(None);
+            u32::try_from(self.peers.len() - 1).expect("there are at most max_peers")
+        });
+        self.peers[number as usize] = Some(record);
+        let Self {
+            by_key,
+            peers,
+            hashes,
+            ..
+        } = self;
+        by_key.insert_unique(hashes.hash_one(peer), number, |number| {
+            let key = peers[*number as usize].as_ref().map(|record| record.peer);
+            hashes.hash_one(key.unwrap_or(PeerId([0; 32])))
+        });
+        number
+    }
+
+    fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    fn numbered(&self, number: PeerNumber) -> Option<&Record> {
+        self.peers.get(number as usize)?.as_ref()
+    }
+
+    fn number_of(&self, peer: &PeerId) -> Option<PeerNumber> {
+        let is_it = |number: &PeerNumber| {
+            let record = self.numbered(*number);
+            record.is_some_and(|record| record.peer == *peer)
+        };
+        self.by_key.find(self.hashes.hash_one(peer), is_it).copied()
+    }
+
+    fn number_of_user(&self, user: &UserName) -> Option<PeerNumber> {
+        let folded = user.folded();
+        let is_it = |number: &PeerNumber| {
+            let record = self.numbered(*number);
+            record.is_some_and(|record| record.user.folded() == folded)
+        };
+        let hash = self.hashes.hash_one(&folded);
+        self.by_user.find(hash, is_it).copied()
+    }
+
+    fn record_mut(&mut self, peer: &PeerId) -> Option<(PeerNumber, &mut Record)> {
+        let number = self.number_of(peer)?;
+        Some((number, self.peers[number as usize].as_mut()?))
+    }
+
+    /// Frees a name that `number` had.
+    fn drop_user(&mut self, number: PeerNumber, user: &UserName) {
+        let hash = self.hashes.hash_one(user.folded());
+        if let Ok(found) = self.by_user.find_entry(hash, |other| *other == number) {
+            found.remove();
+        }
     }
 
     /// Remembers whose name it is. A key that changes its name often keeps only so many: nobody shall push
@@ -493,58 +566,16 @@ impl Registry {
         }
     }
 
-    fn forget_files(&mut self, peer: PeerId) {
-        let Some(record) = self.peers.get_mut(&peer) else {
+    fn forget_files(&mut self, peer: &PeerId) {
+        let Some(number) = self.number_of(peer) else {
             return;
         };
-        record.digest = 0;
-        record.names_of.clear();
-        let files = std::mem::take(&mut record.files);
-        self.files -= files.len();
-        for content in files
-            .values()
-            .map(|file| file.content)
-            .collect::<BTreeSet<_>>()
-        {
-            self.drop_holder(peer, content);
-        }
-        for file in files.values() {
-            self.drop_entry(peer, file);
+        if let Some(record) = self.peers[number as usize].as_mut() {
+            record.digest = 0;
+            self.files -= record.files.len();
+            self.catalog.remove_all(number, &mut record.files);
         }
     }
-
-    fn drop_holder(&mut self, peer: PeerId, content: ContentId) {
-        if let Some(holders) = self.contents.get_mut(&content) {
-            holders.remove(&peer);
-            if holders.is_empty() {
-                self.contents.remove(&content);
-            }
-        }
-    }
-
-    fn drop_entry(&mut self, peer: PeerId, file: &Publication) {
-        let Some(name) = self.index.find(&file.name) else {
-            return;
-        };
-        let Some(entries) = self.entries.get_mut(&name) else {
-            return;
-        };
-        let key = claim_of(file);
-        if let Some(holders) = entries.get_mut(&key) {
-            holders.retain(|holder| *holder != peer);
-            if holders.is_empty() {
-                entries.remove(&key);
-            }
-        }
-        if entries.is_empty() {
-            self.entries.remove(&name);
-            self.index.remove(name);
-        }
-    }
-}
-
-fn claim_of(file: &Publication) -> Claim {
-    (file.content, file.len, file.kind)
 }
 
 #[cfg(test)]
@@ -552,6 +583,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::wire::control::PublicationKind;
 
     fn peer(number: u8) -> PeerId {
         PeerId([number; 32])
@@ -665,7 +697,7 @@ mod tests {
             .unwrap();
         assert_eq!(registry.record(&peer(1)).unwrap().file_count(), 0);
         assert_eq!(registry.record(&peer(1)).unwrap().digest(), 0);
-        assert!(found(&registry, "talk").is_empty() && registry.index.is_empty());
+        assert!(found(&registry, "talk").is_empty() && registry.catalog.is_empty());
     }
 
     #[test]
@@ -772,11 +804,7 @@ mod tests {
             )
             .unwrap();
         registry.leave(peer(1)).unwrap();
-        assert!(
-            registry.entries.is_empty()
-                && registry.contents.is_empty()
-                && registry.index.is_empty()
-        );
+        assert!(registry.catalog.is_empty() && registry.peer_count() == 1);
         assert!(registry.leave(peer(1)).is_none());
     }
 }

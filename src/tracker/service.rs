@@ -1,5 +1,7 @@
 //! Answers one request of one peer at one time.
 
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -7,20 +9,19 @@ use tracing::{debug, info};
 
 use super::index::{NameId, Rank};
 use super::reach::{Interface, reach};
-use super::registry::{Arrival, Place, Registry};
+use super::registry::{Arrival, PeerNumber, Place, Registry};
 use crate::crypto::random::{Random, random_bytes};
 use crate::crypto::secret::Secret;
 use crate::crypto::ticket::{TICKET_LIFE_MS, TicketContent, TicketOffice};
 use crate::proto::endpoint::Caller;
 use crate::proto::limiter::{Buckets, Rate};
-use crate::proto::session::Rhythm;
 use crate::wire::MAX_PAGE_ENTRIES;
 use crate::wire::codec::{DecodeError, take};
 use crate::wire::control::{
-    AT_LEAST, Cursor, HeartbeatAck, Hit, Holder, ListFiles, Locate, LoggedIn, PAGE_BUDGET, Page,
-    PeerEntry, Refusal, Request, Response, Search, encoded_len,
+    AT_LEAST, Cursor, Hit, HolderRef, Kind, ListFiles, Locate, LoggedIn, PAGE_BUDGET, Page,
+    PageWriter, PathToken, PeerEntry, Plaintext, Refusal, Request, Response, Search, encoded_len,
 };
-use crate::wire::id::PeerId;
+use crate::wire::id::{PeerId, RequestId};
 use crate::wire::text::UserName;
 
 /// Names that one search counts.
@@ -39,69 +40,127 @@ pub struct Moment<'a> {
     /// For their nonces.
     pub random: &'a mut dyn Random,
     /// The resumption secret of the caller's session, when it began with a handshake.
-    pub resume: Option<&'a Secret<32>>,
+    pub resume: Option<Secret<32>>,
     /// What the ticket of a LOGIN says of its password, when one was asked for.
     pub credential_mark: Option<[u8; 8]>,
 }
 
-/// The tracker's answers.
+/// Which request an answer is for, and the token of the address that it goes to.
+pub type Answer = (RequestId, PathToken);
+
+/// An answer that was written.
+pub struct Written {
+    /// How many bytes it takes; `None` when it does not fit a datagram.
+    pub class: Option<usize>,
+    /// Was it this?
+    pub refusal: Option<Refusal>,
+    /// Did somebody log in by it?
+    pub logged_in: bool,
+}
+
+impl Written {
+    /// Writes `response`.
+    pub fn new(response: Response, answer: Answer, plaintext: &mut Plaintext) -> Self {
+        Self {
+            class: response.write(answer.0, answer.1, plaintext),
+            logged_in: matches!(response, Response::LoggedIn(_)),
+            refusal: match response {
+                Response::Refused(refusal) => Some(refusal),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// The tracker's answers. Several threads ask at the same time; workers, which must not wait, ask only
+/// what has `try` in its name.
 pub struct Service {
-    registry: Registry,
-    rhythm: Rhythm,
+    registry: RwLock<Registry>,
     interfaces: Vec<Interface>,
-    searches: Buckets<PeerId>,
+    searches: Mutex<Buckets<PeerId>>,
 }
 
 impl Service {
     /// Nobody is here.
     #[must_use]
-    pub fn new(max_peers: usize, rhythm: Rhythm, interfaces: Vec<Interface>) -> Self {
+    pub fn new(max_peers: usize, interfaces: Vec<Interface>) -> Self {
         let searches = Buckets::new(SEARCH_RATE, max_peers.max(1));
         Self {
-            registry: Registry::new(max_peers),
-            rhythm,
+            registry: RwLock::new(Registry::new(max_peers)),
             interfaces,
-            searches,
+            searches: Mutex::new(searches),
         }
     }
 
     /// The machine's memory, for those who only look.
-    #[must_use]
-    pub const fn registry(&self) -> &Registry {
-        &self.registry
+    pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name is its user's, who has shown a password, and not whoever's key came first.
     pub fn leave_names_to_passwords(&mut self) {
-        self.registry.leave_names_to_passwords();
+        let registry = self.registry.get_mut();
+        registry
+            .unwrap_or_else(PoisonError::into_inner)
+            .leave_names_to_passwords();
     }
 
-    /// Answers `request`.
-    pub fn answer(&mut self, moment: Moment<'_>, caller: &Caller, request: Request) -> Response {
+    fn change(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the answer to `request`, which is not a heartbeat: those end at the endpoint.
+    pub fn answer(
+        &self,
+        moment: Moment<'_>,
+        caller: &Caller,
+        request: Request,
+        answer: Answer,
+        plaintext: &mut Plaintext,
+    ) -> Written {
+        let response = match request {
+            Request::Locate(locate) if self.registry().record(&caller.peer).is_some() => {
+                let registry = self.registry();
+                let class = self.locate(&registry, caller, &locate, answer, plaintext);
+                return Written {
+                    class: Some(class),
+                    refusal: None,
+                    logged_in: false,
+                };
+            }
+            other => self.respond(moment, caller, other),
+        };
+        Written::new(response, answer, plaintext)
+    }
+
+    fn respond(&self, moment: Moment<'_>, caller: &Caller, request: Request) -> Response {
         let now = moment.now;
-        self.registry.follow(caller.peer, caller.ip);
+        let is_here = || self.registry().record(&caller.peer).is_some();
         let answer = match request {
             Request::Login(login) => self.log_in(moment, caller, login.user),
-            Request::Heartbeat => Ok(Response::Heartbeat(self.acknowledge(&caller.peer))),
             Request::Leave => {
-                if let Some(record) = self.registry.leave(caller.peer) {
+                if let Some(record) = self.change().leave(caller.peer) {
                     info!(user = %record.user, peer = ?caller.peer, from = %caller.from, "peer left");
                 }
                 Ok(Response::Left)
             }
-            _ if self.registry.record(&caller.peer).is_none() => Err(Refusal::NotLoggedIn),
+            Request::Heartbeat => Err(Refusal::NotLoggedIn),
+            _ if !is_here() => Err(Refusal::NotLoggedIn),
             Request::Publish(files) => self
-                .registry
+                .change()
                 .publish(caller.peer, files.files)
                 .map(|()| Response::Published),
             Request::Unpublish(files) => {
-                self.registry.unpublish(caller.peer, &files.files);
+                self.change().unpublish(caller.peer, &files.files);
                 Ok(Response::Unpublished)
             }
             Request::Search(search) => self
                 .may_search(now, caller.peer)
                 .map(|()| Response::Found(self.search(&search))),
-            Request::Locate(locate) => Ok(Response::Located(self.locate(caller, &locate))),
+            // Whoever was here a moment ago has left.
+            Request::Locate(_) => Err(Refusal::NotLoggedIn),
             Request::ListPeers(list) => {
                 Ok(Response::Peers(self.list_peers(now, caller, &list.cursor)))
             }
@@ -113,53 +172,129 @@ impl Service {
         })
     }
 
+    /// Writes the answer to LOCATE of a member, if nobody is changing the registry.
+    pub fn try_locate(
+        &self,
+        caller: &Caller,
+        locate: &Locate,
+        answer: Answer,
+        plaintext: &mut Plaintext,
+    ) -> Option<usize> {
+        let registry = match self.registry.try_read() {
+            Ok(registry) => registry,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.locate(&registry, caller, locate, answer, plaintext))
+    }
+
+    /// Who has a content, written without an allocation.
+    fn locate(
+        &self,
+        registry: &Registry,
+        caller: &Caller,
+        locate: &Locate,
+        answer: Answer,
+        plaintext: &mut Plaintext,
+    ) -> usize {
+        let after = read_number(&locate.cursor);
+        let mut page = PageWriter::new(plaintext);
+        let mut last: Option<PeerNumber> = None;
+        for (number, record, len) in registry.holders(&locate.content, after) {
+            // Whoever asks does not need to hear of itself.
+            let port = record.port.filter(|_| record.peer != caller.peer);
+            let Some(port) = port else { continue };
+            let address = reach(record.ip, port, caller.ip, &self.interfaces);
+            let entry = HolderRef {
+                user: record.user.as_str(),
+                peer: record.peer,
+                len,
+                addresses: &[address],
+            };
+            if !page.push(&entry) {
+                let next = last.map(PeerNumber::to_be_bytes);
+                let next = next.as_ref().map(|number| &number[..]);
+                return page.finish(Kind::Locate, answer, next, None);
+            }
+            last = Some(number);
+        }
+        page.finish(Kind::Locate, answer, None, None)
+    }
+
     /// May the holder of this ticket come back?
     #[must_use]
     pub fn may_return(&self, ticket: &TicketContent) -> bool {
-        self.registry.may_return(&ticket.peer, &ticket.user)
+        self.registry().may_return(&ticket.peer, &ticket.user)
     }
 
-    /// A session was shown again: after its silence, or after a resumption.
+    /// A session was shown again: after its silence, or after a resumption. `is_so` is asked when nobody
+    /// else can change the registry.
     ///
     /// # Errors
     /// When its name has been taken meanwhile; the session shall end.
-    pub fn show(&mut self, now: Instant, caller: &Caller) -> Result<(), Refusal> {
-        let user = match (&caller.ticket, self.registry.record(&caller.peer)) {
+    pub fn show(
+        &self,
+        now: Instant,
+        caller: &Caller,
+        is_so: impl FnOnce() -> bool,
+    ) -> Result<(), Refusal> {
+        let mut registry = self.change();
+        let user = match (&caller.ticket, registry.record(&caller.peer)) {
             (Some(ticket), _) => ticket.user.clone(),
             (None, Some(record)) => record.user.clone(),
             // Neither a ticket nor a login: LOGIN will come.
             (None, None) => return Ok(()),
         };
-        self.registry
-            .come_back(now, arrival(caller, user.clone()))?;
-        info!(%user, peer = ?caller.peer, from = %caller.from, "peer is back");
+        if is_so() {
+            registry.come_back(now, arrival(caller, user.clone()))?;
+            info!(%user, peer = ?caller.peer, from = %caller.from, "peer is back");
+        }
         Ok(())
     }
 
+    /// A peer has proved to be at another address.
+    pub fn follow(&self, peer: PeerId, ip: IpAddr) {
+        self.change().follow(peer, ip);
+    }
+
     /// A session fell silent.
-    pub fn hide(&mut self, peer: PeerId) {
-        if let Some(record) = self.registry.record(&peer) {
-            info!(user = %record.user, peer = ?peer, ip = %record.ip, "peer is silent");
+    pub fn hide(&self, peer: PeerId, is_so: impl FnOnce() -> bool) {
+        let mut registry = self.change();
+        if is_so() {
+            if let Some(record) = registry.record(&peer) {
+                info!(user = %record.user, peer = ?peer, ip = %record.ip, "peer is silent");
+            }
+            registry.hide(peer);
         }
-        self.registry.hide(peer);
     }
 
     /// A session ended.
-    pub fn end(&mut self, peer: PeerId) {
-        if let Some(record) = self.registry.leave(peer) {
+    pub fn end(&self, peer: PeerId, is_so: impl FnOnce() -> bool) {
+        let mut registry = self.change();
+        if is_so()
+            && let Some(record) = registry.leave(peer)
+        {
             info!(user = %record.user, peer = ?peer, ip = %record.ip, "peer is gone");
         }
     }
 
+    /// Tells how many files a member publishes and the XOR of their marks, which do not change meanwhile.
+    pub fn with_published(&self, peer: &PeerId, tell: impl FnOnce(u32, u64)) {
+        let registry = self.registry();
+        if let Some(record) = registry.record(peer) {
+            tell(record.file_count(), record.digest());
+        }
+    }
+
     fn log_in(
-        &mut self,
+        &self,
         moment: Moment<'_>,
         caller: &Caller,
         user: UserName,
     ) -> Result<Response, Refusal> {
         // A session that was resumed has a ticket already and does not log in.
         let resume = moment.resume.ok_or(Refusal::Malformed)?;
-        self.registry
+        self.change()
             .log_in(moment.now, arrival(caller, user.clone()))?;
         info!(%user, peer = ?caller.peer, from = %caller.from, "peer joined");
         let content = TicketContent {
@@ -170,7 +305,7 @@ impl Service {
             issued_ms: moment.unix_ms,
             expires_ms: moment.unix_ms.saturating_add(TICKET_LIFE_MS),
             id: random_bytes(moment.random),
-            resume: resume.clone(),
+            resume,
         };
         let ticket = moment.office.issue(&content, moment.random);
         Ok(Response::LoggedIn(LoggedIn {
@@ -179,19 +314,10 @@ impl Service {
         }))
     }
 
-    fn acknowledge(&self, peer: &PeerId) -> HeartbeatAck {
-        let record = self.registry.record(peer);
-        HeartbeatAck {
-            interval_ms: millis(self.rhythm.interval),
-            silence_ms: millis(self.rhythm.silence),
-            published: record.map_or(0, super::registry::Record::file_count),
-            digest: record.map_or(0, super::registry::Record::digest),
-        }
-    }
-
-    fn may_search(&mut self, now: Instant, peer: PeerId) -> Result<(), Refusal> {
+    fn may_search(&self, now: Instant, peer: PeerId) -> Result<(), Refusal> {
         let busy = Refusal::TooFast { wait_ms: 1000 };
-        let bucket = self.searches.of(peer, now).ok_or(busy)?;
+        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = searches.of(peer, now).ok_or(busy)?;
         if bucket.take(now) {
             return Ok(());
         }
@@ -204,9 +330,10 @@ impl Service {
 
     fn search(&self, search: &Search) -> Page<Hit> {
         let (place, is_first) = place_of(&search.cursor);
-        let mut page = page_of_hits(self.registry.search(&search.term, place));
+        let registry = self.registry();
+        let mut page = page_of_hits(registry.search(&search.term, place));
         if is_first && page.next.is_some() {
-            let count = self.registry.count(&search.term, MAX_COUNTED);
+            let count = registry.count(&search.term, MAX_COUNTED);
             let is_more = if count.is_all { 0 } else { AT_LEAST };
             page.total = clamp(count.names) | is_more;
         }
@@ -214,59 +341,42 @@ impl Service {
     }
 
     fn list_files(&self, list: &ListFiles) -> Result<Page<Hit>, Refusal> {
+        let registry = self.registry();
         let Some(user) = &list.user else {
             let (place, is_first) = place_of(&list.cursor);
-            let mut page = page_of_hits(self.registry.files(place));
+            let mut page = page_of_hits(registry.files(place));
             if is_first && page.next.is_some() {
-                page.total = clamp(self.registry.name_count());
+                page.total = clamp(registry.name_count());
             }
             return Ok(page);
         };
         let after = read_cursor::<8>(&list.cursor).map(u64::from_be_bytes);
-        let files = self
-            .registry
-            .files_of(user, after)
-            .ok_or(Refusal::NoSuchUser)?;
-        let mut page = fill(files, |mark: &u64| Cursor(mark.to_be_bytes().to_vec()));
-        page.total = self.registry.file_count_of(user);
+        let files = registry.files_of(user, after).ok_or(Refusal::NoSuchUser)?;
+        let mut page = fill(files, |place: &u64| Cursor(place.to_be_bytes().to_vec()));
+        page.total = registry.file_count_of(user);
         Ok(page)
     }
 
-    fn locate(&self, caller: &Caller, locate: &Locate) -> Page<Holder> {
-        let after = read_cursor::<32>(&locate.cursor).map(PeerId);
-        let holders = self.registry.holders(&locate.content, after);
-        // Whoever asks does not need to hear of itself.
-        let others = holders.filter(|(peer, ..)| **peer != caller.peer);
-        let entries = others.filter_map(|(peer, record, len)| {
-            let address = reach(record.ip, record.port?, caller.ip, &self.interfaces);
-            let holder = Holder {
-                user: record.user.clone(),
-                peer: *peer,
-                len,
-                addresses: vec![address],
-            };
-            Some((*peer, holder))
-        });
-        fill(entries, |peer: &PeerId| Cursor(peer.0.to_vec()))
-    }
-
     fn list_peers(&self, now: Instant, caller: &Caller, cursor: &Cursor) -> Page<PeerEntry> {
-        let after = read_cursor::<32>(cursor).map(PeerId);
-        let entries = self.registry.peers(after).map(|(peer, record)| {
+        let after = read_number(cursor);
+        let registry = self.registry();
+        let entries = registry.peers(after).map(|(number, record)| {
             let port = record.port.into_iter();
             let addresses = port.map(|port| reach(record.ip, port, caller.ip, &self.interfaces));
             let since = now.saturating_duration_since(record.since).as_secs();
             let entry = PeerEntry {
                 user: record.user.clone(),
-                peer: *peer,
+                peer: record.peer,
                 addresses: addresses.collect(),
                 files: record.file_count(),
                 since_s: u32::try_from(since).unwrap_or(u32::MAX),
             };
-            (*peer, entry)
+            (number, entry)
         });
-        let mut page = fill(entries, |peer: &PeerId| Cursor(peer.0.to_vec()));
-        page.total = self.registry.peer_count();
+        let mut page = fill(entries, |number: &PeerNumber| {
+            Cursor(number.to_be_bytes().to_vec())
+        });
+        page.total = registry.peer_count();
         page
     }
 }
@@ -356,6 +466,10 @@ fn place_of(cursor: &Cursor) -> (Place, bool) {
         })
     };
     parse().map_or((Place::START, true), |place| (place, false))
+}
+
+fn read_number(cursor: &Cursor) -> Option<PeerNumber> {
+    read_cursor(cursor).map(PeerNumber::from_be_bytes)
 }
 
 fn read_cursor<const N: usize>(cursor: &Cursor) -> Option<[u8; N]> {

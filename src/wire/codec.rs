@@ -61,6 +61,12 @@ pub fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes);
 }
 
+/// Writes `value` in the same format to the beginning of `out`: how many bytes, or `None` when they are
+/// more than it has.
+pub fn write<T: Serialize>(value: &T, out: &mut [u8]) -> Option<usize> {
+    postcard::to_slice(value, out).ok().map(|bytes| bytes.len())
+}
+
 /// Deserialises a list of at most `MAX` entries; for `#[serde(deserialize_with = "codec::list::<MAX, _, _>")]`.
 ///
 /// # Errors

@@ -91,6 +91,14 @@ pub struct Head {
     pub token: PathToken,
 }
 
+impl Head {
+    /// Does it announce a request of this kind?
+    #[must_use]
+    pub const fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+}
+
 /// Splits an opened plaintext into head and body.
 ///
 /// # Errors
@@ -402,6 +410,19 @@ pub struct Holder {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// The same, borrowed from where the tracker keeps it.
+#[derive(Serialize)]
+pub struct HolderRef<'a> {
+    /// [`Holder::user`], as text: a name is serialised through a copy of it.
+    pub user: &'a str,
+    /// [`Holder::peer`].
+    pub peer: PeerId,
+    /// [`Holder::len`].
+    pub len: u64,
+    /// [`Holder::addresses`].
+    pub addresses: &'a [SocketAddr],
+}
+
 /// A peer that is here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerEntry {
@@ -542,18 +563,30 @@ impl Response {
     /// datagram: the caller makes pages that fit.
     #[must_use]
     pub fn encode(&self, id: RequestId, token: PathToken) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
-        match self {
-            Self::LoggedIn(answer) => codec::encode(answer, &mut body),
-            Self::Heartbeat(answer) => codec::encode(answer, &mut body),
-            Self::Left | Self::Published | Self::Unpublished | Self::Again => {}
-            Self::Found(page) | Self::Files(page) => codec::encode(page, &mut body),
-            Self::Located(page) => codec::encode(page, &mut body),
-            Self::Peers(page) => codec::encode(page, &mut body),
-            Self::Wait(wait_ms) => codec::encode(wait_ms, &mut body),
-            Self::Refused(refusal) => codec::encode(refusal, &mut body),
-        }
-        pad(self.kind_byte(), id, token, &body, 0)
+        let mut plaintext = [0; MAX_PLAINTEXT_LEN];
+        let len = self.write(id, token, &mut plaintext)?;
+        Some(plaintext[..len].to_vec())
+    }
+
+    /// The same into `plaintext`, without an allocation: how many bytes of it are the answer.
+    pub fn write(
+        &self,
+        id: RequestId,
+        token: PathToken,
+        plaintext: &mut Plaintext,
+    ) -> Option<usize> {
+        let body = &mut plaintext[HEAD_LEN..];
+        let body_len = match self {
+            Self::LoggedIn(answer) => codec::write(answer, body)?,
+            Self::Heartbeat(answer) => codec::write(answer, body)?,
+            Self::Left | Self::Published | Self::Unpublished | Self::Again => 0,
+            Self::Found(page) | Self::Files(page) => codec::write(page, body)?,
+            Self::Located(page) => codec::write(page, body)?,
+            Self::Peers(page) => codec::write(page, body)?,
+            Self::Wait(wait_ms) => codec::write(wait_ms, body)?,
+            Self::Refused(refusal) => codec::write(refusal, body)?,
+        };
+        Some(enclose(self.kind_byte(), id, token, body_len, plaintext))
     }
 
     /// Reads the answer that `head` announces.
@@ -581,6 +614,88 @@ impl Response {
         })
     }
 }
+
+/// Bytes of the largest padded plaintext.
+const MAX_PLAINTEXT_LEN: usize = HEAD_LEN + MAX_BODY_LEN;
+
+/// Room for the plaintext of any control message.
+pub type Plaintext = [u8; MAX_PLAINTEXT_LEN];
+
+/// Writes an answer of one page, entry by entry, where it will be sealed. What it writes is what
+/// [`Response::write`] makes of the same [`Page`].
+pub struct PageWriter<'a> {
+    plaintext: &'a mut Plaintext,
+    /// Where the next entry begins: behind the head and the one byte that counts them.
+    end: usize,
+    entries: u8,
+}
+
+impl<'a> PageWriter<'a> {
+    /// An empty page.
+    pub const fn new(plaintext: &'a mut Plaintext) -> Self {
+        Self {
+            plaintext,
+            end: HEAD_LEN + 1,
+            entries: 0,
+        }
+    }
+
+    /// Adds `entry`; `false` when the page is full.
+    pub fn push(&mut self, entry: &impl Serialize) -> bool {
+        let most = HEAD_LEN + 1 + PAGE_BUDGET;
+        if usize::from(self.entries) >= MAX_PAGE_ENTRIES {
+            return false;
+        }
+        let Some(len) = codec::write(entry, &mut self.plaintext[self.end..most]) else {
+            return false;
+        };
+        self.end += len;
+        self.entries += 1;
+        true
+    }
+
+    /// Ends the page, which answers request `id` of `kind`: how many bytes of the plaintext it takes.
+    /// Without `total` it says how many entries it has itself.
+    #[must_use]
+    pub fn finish(
+        self,
+        kind: Kind,
+        (id, token): (RequestId, PathToken),
+        next: Option<&[u8]>,
+        total: Option<u32>,
+    ) -> usize {
+        self.plaintext[HEAD_LEN] = self.entries;
+        let total = total.unwrap_or_else(|| self.entries.into());
+        let tail = codec::write(&(next, total), &mut self.plaintext[self.end..])
+            .expect("the page's budget leaves room for a cursor and a count");
+        let body_len = self.end + tail - HEAD_LEN;
+        enclose(kind as u8 | ANSWER_BIT, id, token, body_len, self.plaintext)
+    }
+}
+
+/// Puts the head before a body that is there and zeros behind it: how many bytes that makes.
+fn enclose(
+    kind: u8,
+    id: RequestId,
+    token: PathToken,
+    body_len: usize,
+    plaintext: &mut Plaintext,
+) -> usize {
+    let end = HEAD_LEN + body_len;
+    let class = class_for(end).expect("no plaintext is longer than the largest class");
+    let len = u16::try_from(body_len).expect("a body has at most MAX_BODY_LEN bytes");
+    plaintext[..2].copy_from_slice(&[kind, 0]);
+    plaintext[2..4].copy_from_slice(&len.to_be_bytes());
+    plaintext[4..8].copy_from_slice(&id.0.to_be_bytes());
+    plaintext[8..HEAD_LEN].copy_from_slice(&token);
+    plaintext[end..class].fill(0);
+    class
+}
+
+const _: () = assert!(
+    MAX_PAGE_ENTRIES < 128,
+    "a page's count is one byte in postcard's format"
+);
 
 /// Bytes that `entry` takes in a body.
 #[must_use]

@@ -163,7 +163,7 @@ impl FromStr for Fingerprint {
 }
 
 /// A control session: 56 random bits, chosen by the tracker, the same in both directions.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SessionId([u8; 7]);
 
 impl SessionId {
