@@ -113,9 +113,9 @@ impl Clerks {
             let now = Instant::now();
             post.counters.turned(now, Census::default());
             let job = match next {
-                Next::Job(job) => job,
-                Next::Nothing => continue,
-                Next::End => return,
+                Ok(Some(job)) => job,
+                Ok(None) => continue,
+                Err(Closed) => return,
             };
             let asked = match &job {
                 Job::Answer(.., request, came) => {
@@ -135,13 +135,8 @@ impl Clerks {
     }
 }
 
-/// What a clerk is to do next.
-enum Next {
-    Job(Job),
-    /// Nothing for a while.
-    Nothing,
-    End,
-}
+/// There will be no more jobs.
+struct Closed;
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -149,19 +144,20 @@ impl Waiting {
     }
 
     /// Requests of members before resumptions, which a stranger may have made.
-    fn next(&self) -> Next {
+    /// Without one for a while, it is none.
+    fn next(&self) -> Result<Option<Job>, Closed> {
         let mut queue = self.lock();
         let mut has_waited = false;
         loop {
             let job = queue.jobs.pop_front();
             if let Some(job) = job.or_else(|| queue.resumes.pop_front()) {
-                return Next::Job(job);
+                return Ok(Some(job));
             }
             if queue.is_closed {
-                return Next::End;
+                return Err(Closed);
             }
             if has_waited {
-                return Next::Nothing;
+                return Ok(None);
             }
             queue.is_asleep = true;
             let woken = self.wake.wait_timeout(queue, TURN);

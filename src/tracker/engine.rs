@@ -309,17 +309,19 @@ impl Engine {
                 return self.settle((now, unix_ms), scratch);
             }
             Job::Checked(outcome) => {
-                let told = self
-                    .logins()
-                    .and_then(|mut logins| logins.finish(now, outcome));
-                if let Some((session, request, response)) = told {
+                // Held until it is sent: whoever asks meanwhile hears of it after this.
+                if let Some(mut logins) = self.logins()
+                    && let Some((session, request, response)) = logins.finish(now, outcome)
+                {
                     self.push(session, request, &response, out, outlet);
                 }
                 return;
             }
             Job::Replace(users) => {
-                let void = self.logins().map(|mut logins| logins.replace(now, users));
-                for (peer, session) in void.unwrap_or_default() {
+                let Some(mut logins) = self.logins() else {
+                    return;
+                };
+                for (peer, session) in logins.replace(now, users) {
                     self.service.end(peer, || true);
                     self.endpoint.set_void(session);
                     let word = Response::Refused(Refusal::LoginVoid);
@@ -356,10 +358,14 @@ impl Engine {
         (random, out): (&mut dyn Random, &mut Outgoing),
     ) -> Written {
         let answer = (back.request, back.token);
-        let ruling = match self.logins() {
-            Some(mut logins) => logins.receive(now, unix_ms, caller, back.request, request),
+        let kind = request.kind();
+        let mut logins = self.logins();
+        let ruling = match &mut logins {
+            Some(logins) => logins.receive(now, unix_ms, caller, back.request, request),
             None => Ruling::Pass(request, None),
         };
+        // Users may not change between the ruling on a LOGIN and its note; the others need not wait.
+        let logins = logins.filter(|_| kind == Kind::Login);
         let (request, credential_mark) = match ruling {
             Ruling::Pass(request, mark) => (request, mark),
             Ruling::Answer(response) => {
@@ -370,7 +376,6 @@ impl Engine {
             Request::Login(login) => Some(login.user.clone()),
             _ => None,
         };
-        let kind = request.kind();
         let moment = Moment {
             now,
             unix_ms,
@@ -383,7 +388,7 @@ impl Engine {
         let written = self
             .service
             .answer(moment, caller, request, answer, plaintext);
-        if let (true, Some(user), Some(mut logins)) = (written.logged_in, user, self.logins()) {
+        if let (true, Some(user), Some(mut logins)) = (written.logged_in, user, logins) {
             logins.note_login(now, caller, &user);
         }
         if matches!(kind, Kind::Login | Kind::Publish | Kind::Unpublish) {
