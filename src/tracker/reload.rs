@@ -118,8 +118,8 @@ mod tests {
 
     const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$O5EH4ljNFKZ/INmDTO5lGg$zYqv0s5Cvo/mQvWPeXeT+hT4KJlQ99QSrp5U249Rz2c";
 
-    #[test]
-    fn a_broken_version_leaves_the_one_before() {
+    #[tokio::test]
+    async fn a_broken_version_leaves_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
         write_private(&path, format!("ana:{HASH}\n").as_bytes()).unwrap();
