@@ -112,8 +112,8 @@ impl Copy {
                 return true;
             }
             if segment.is_live(position) {
-                self.fresh
-                    .push(segment.id(position), &segment.forms(position));
+                let forms = segment.forms(position);
+                self.fresh.push(segment.id(position), &forms.bytes());
                 copied += 1;
             }
             seen += 1;
@@ -147,4 +147,55 @@ fn is_due(segments: &Segments, number: usize) -> bool {
     let is_closed = number + 1 < segments.all.len();
     let segment = &segments.all[number];
     is_closed && (segment.len() - segment.live()) * 3 > segment.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::index::Index;
+
+    fn with_names(count: usize, segments_of: usize) -> (Index, Vec<NameId>) {
+        let mut index = Index::with_segments_of(segments_of);
+        let names = (0..count).map(|number| format!("name {number}").parse().unwrap());
+        let ids = names.map(|name| index.insert(&name)).collect();
+        (index, ids)
+    }
+
+    /// Changes until `is_done`.
+    fn changes(index: &mut Index, is_done: impl Fn(&Cleaner) -> bool) -> usize {
+        let mut changes = 0;
+        while !is_done(&index.cleaner) {
+            let id = index.insert(&"one more".parse().unwrap());
+            index.remove(id);
+            changes += 2;
+        }
+        changes
+    }
+
+    #[test]
+    fn a_change_copies_and_frees_only_a_little() {
+        let (mut index, ids) = with_names(2000, 1000);
+        // More than a third with the last one.
+        for id in ids.iter().take(1000).step_by(3) {
+            assert!(index.cleaner.is_idle());
+            index.remove(*id);
+        }
+        let copying = changes(&mut index, |cleaner| cleaner.copy.is_none());
+        assert!(copying >= 666 / NAMES_AT_ONCE - 1, "{copying} changes");
+        assert_eq!(index.segments.all[0].len(), 666);
+        let freeing = changes(&mut index, Cleaner::is_idle);
+        assert!(freeing > 32, "{freeing} changes");
+    }
+
+    #[test]
+    fn a_change_looks_at_some_dead_names_only() {
+        let dead = POSITIONS_AT_ONCE + 1;
+        let (mut index, ids) = with_names(3 * POSITIONS_AT_ONCE + 1, 3 * POSITIONS_AT_ONCE);
+        for id in &ids[..dead] {
+            index.remove(*id);
+        }
+        let copy = index.cleaner.copy.as_ref().unwrap();
+        let copied = copy.fresh.len();
+        assert_eq!((copy.next, copied), ((0, POSITIONS_AT_ONCE), 0));
+    }
 }

@@ -15,6 +15,7 @@ mod names;
 mod postings;
 mod query;
 mod segment;
+mod spelling;
 mod texts;
 
 pub use self::query::{Count, Query, START};
@@ -124,7 +125,7 @@ impl Index {
     pub fn name(&self, id: NameId) -> Option<FileName> {
         let (number, position) = self.live_place(id)?;
         let shown = self.segments.all[number].shown(position);
-        str::from_utf8(shown).ok()?.parse().ok()
+        str::from_utf8(&shown).ok()?.parse().ok()
     }
 
     /// The id of `name`, which is added if it is new.

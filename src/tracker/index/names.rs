@@ -100,13 +100,13 @@ impl Names {
     /// The name that is shown as `shown`.
     pub(super) fn find(&self, segments: &Segments, folded: &[u8], shown: &[u8]) -> Option<NameId> {
         match self.ids(segments, folded)? {
-            Ids::One([id]) => (segments.shown(id) == shown).then_some(id),
+            Ids::One([id]) => (*segments.shown(id) == *shown).then_some(id),
             Ids::Many(_) => {
                 let hash = self.hash(shown);
                 self.shards[hash.shard]
                     .shown
                     .find(spread(hash.kept), |slot| {
-                        slot.0 >> HASH_SHIFT == hash.kept && segments.shown(slot.id()) == shown
+                        slot.0 >> HASH_SHIFT == hash.kept && *segments.shown(slot.id()) == *shown
                     })
                     .map(|slot| slot.id())
             }
@@ -169,12 +169,12 @@ impl Names {
     }
 
     fn insert_shown(&mut self, segments: &Segments, id: NameId) {
-        let hash = self.hash(segments.shown(id));
+        let hash = self.hash(&segments.shown(id));
         insert(&mut self.shards[hash.shard].shown, hash.slot(id.0));
     }
 
     fn remove_shown(&mut self, segments: &Segments, id: NameId) {
-        let hash = self.hash(segments.shown(id));
+        let hash = self.hash(&segments.shown(id));
         remove(&mut self.shards[hash.shard].shown, hash.slot(id.0));
     }
 

@@ -1,7 +1,7 @@
 //! Which names hold which three bytes: one ascending list of positions for each key.
 //!
 //! A segment has 2^16 positions, so that a position is two bytes, and a list that more than a sixteenth of
-//! all names are on is smaller as a bitmap. Most keys are rare: their lists lie inside the table.
+//! all names are on is smaller as a bitmap. Lists of rare keys lie inside the table.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -102,7 +102,7 @@ impl List {
             }
             Self::Ids(ids) if ids.len() < MAX_IDS => {
                 if ids.len() == ids.capacity() {
-                    ids.reserve_exact(ids.len() / 5 + 4);
+                    ids.reserve_exact(ids.len() / 10 + 4);
                 }
                 ids.push(id);
             }
@@ -177,7 +177,7 @@ impl Postings {
             .map(|posting| &posting.list)
     }
 
-    /// Frees a part of it; says whether something is left. What is freed at once takes a millisecond.
+    /// Frees a part of it; says whether something is left. It has thousands of lists.
     pub(super) fn free_some(&mut self) -> bool {
         self.tables.pop().is_some()
     }

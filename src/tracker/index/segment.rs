@@ -1,13 +1,16 @@
 //! A run of names in the order of their ids: folded, as shown, and without accents where that differs.
 
+use std::borrow::Cow;
+
 use super::postings::CAPACITY;
 use super::query::Query;
+use super::spelling;
 use super::texts::{Budget, Texts};
 use super::{NameId, Rank};
 use crate::wire::text::{FileName, fold, without_accents};
 
-/// Bytes of names as shown after which no further name is taken.
-const MAX_SHOWN: usize = 8 << 20;
+/// Bytes of spellings after which no further name is taken.
+const MAX_SPELLINGS: usize = 8 << 20;
 
 /// A name in the forms that the index keeps.
 pub(super) struct Forms<T> {
@@ -30,12 +33,14 @@ impl Forms<String> {
             bare,
         }
     }
+}
 
+impl<T: AsRef<[u8]>> Forms<T> {
     pub(super) fn bytes(&self) -> Forms<&[u8]> {
         Forms {
-            shown: self.shown.as_bytes(),
-            folded: self.folded.as_bytes(),
-            bare: self.bare.as_bytes(),
+            shown: self.shown.as_ref(),
+            folded: self.folded.as_ref(),
+            bare: self.bare.as_ref(),
         }
     }
 }
@@ -49,10 +54,10 @@ pub(super) struct Segment {
     /// Only of those names that have accents, whose positions `bare_of` holds.
     bare: Texts,
     bare_of: Vec<u16>,
-    /// Only of those names that folding changed, whose positions `shown_of` holds.
-    shown: Vec<u8>,
-    shown_starts: Vec<u32>,
-    shown_of: Vec<u16>,
+    /// Only of those names that folding changed, whose positions `spelling_of` holds.
+    spellings: Vec<u8>,
+    spelling_starts: Vec<u32>,
+    spelling_of: Vec<u16>,
     dead: Vec<u64>,
     live: usize,
 }
@@ -66,9 +71,9 @@ impl Segment {
             folded: Texts::default(),
             bare: Texts::default(),
             bare_of: Vec::new(),
-            shown: Vec::new(),
-            shown_starts: Vec::new(),
-            shown_of: Vec::new(),
+            spellings: Vec::new(),
+            spelling_starts: Vec::new(),
+            spelling_of: Vec::new(),
             dead: Vec::new(),
             live: 0,
         }
@@ -101,7 +106,7 @@ impl Segment {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.folded.is_full() || self.shown.len() >= MAX_SHOWN || self.bare.is_full()
+        self.folded.is_full() || self.spellings.len() >= MAX_SPELLINGS || self.bare.is_full()
     }
 
     /// Adds a name, whose id is above all that are there; there is room for it.
@@ -118,10 +123,10 @@ impl Segment {
             self.bare_of.push(short);
         }
         if forms.shown != forms.folded {
-            let start = u32::try_from(self.shown.len()).expect("a full segment takes no more");
-            self.shown_starts.push(start);
-            self.shown_of.push(short);
-            self.shown.extend_from_slice(forms.shown);
+            let start = u32::try_from(self.spellings.len()).expect("a full segment takes no more");
+            self.spelling_starts.push(start);
+            self.spelling_of.push(short);
+            spelling::encode(forms.shown, forms.folded, &mut self.spellings);
         }
         self.dead.resize(position / 64 + 1, 0);
         self.live += 1;
@@ -166,22 +171,25 @@ impl Segment {
         self.folded.get(position)
     }
 
-    pub(super) fn shown(&self, position: usize) -> &[u8] {
-        let Some(number) = number_of(&self.shown_of, position) else {
-            return self.folded(position);
+    pub(super) fn shown(&self, position: usize) -> Cow<'_, [u8]> {
+        let folded = self.folded(position);
+        let Some(number) = number_of(&self.spelling_of, position) else {
+            return Cow::Borrowed(folded);
         };
-        let next = self.shown_starts.get(number + 1);
-        let end = next.map_or(self.shown.len(), |next| *next as usize);
-        &self.shown[self.shown_starts[number] as usize..end]
+        let next = self.spelling_starts.get(number + 1);
+        let end = next.map_or(self.spellings.len(), |next| *next as usize);
+        let start = self.spelling_starts[number] as usize;
+        spelling::decode(&self.spellings[start..end], folded)
     }
 
     /// The name at `position`, as it was pushed.
-    pub(super) fn forms(&self, position: usize) -> Forms<&[u8]> {
+    pub(super) fn forms(&self, position: usize) -> Forms<Cow<'_, [u8]>> {
         let bare = number_of(&self.bare_of, position);
+        let folded = self.folded(position);
         Forms {
             shown: self.shown(position),
-            folded: self.folded(position),
-            bare: bare.map_or_else(|| self.folded(position), |number| self.bare.get(number)),
+            folded: Cow::Borrowed(folded),
+            bare: Cow::Borrowed(bare.map_or(folded, |number| self.bare.get(number))),
         }
     }
 
@@ -316,9 +324,11 @@ impl Segments {
     }
 
     /// As it is shown.
-    pub(super) fn shown(&self, id: NameId) -> &[u8] {
+    pub(super) fn shown(&self, id: NameId) -> Cow<'_, [u8]> {
         let place = self.place(id);
-        place.map_or(&[], |(number, position)| self.all[number].shown(position))
+        place.map_or(Cow::Borrowed(&[]), |(number, position)| {
+            self.all[number].shown(position)
+        })
     }
 
     /// The segment that takes the name `next`.

@@ -32,7 +32,8 @@ pub(super) enum Fit {
     Inside,
 }
 
-/// What is left of a step. A unit is about a tenth of a microsecond.
+/// What is left of a step. A unit is one look at a name or a list: up to a third of a microsecond when it has
+/// to come from memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget(pub(super) usize);
 
