@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use p2pfs::wire::id::ContentId;
+
+use crate::support::member::Member;
 use crate::support::{Group, Process, assert_same, text, wait_until};
 
 const FILES: usize = 100;
@@ -170,6 +173,27 @@ fn row_38_a_member_that_asks_too_fast_is_told_so() {
     let mut bob = group.peer("bob", &address, &[]);
     bob.say("search x");
     bob.wait_for("nothing matches \"x\"");
+}
+
+#[test]
+fn what_a_search_does_not_count_to_the_end_is_shown_as_a_lower_bound() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let member = Member::join(&address, "member");
+    let publish = |number: u64| {
+        member.publish(&format!("talk {number}.txt"), ContentId([1; 32]), 1);
+    };
+    let told = |more: &str| {
+        let output = group.once(&address, &["search", "talk", "--limit", "20"]);
+        let shown = text(&output.stdout);
+        let line = shown.lines().find(|line| line.starts_with('\u{2026}'));
+        let wanted = format!("\u{2026} and {more} more: refine, or give --limit");
+        assert_eq!(line, Some(wanted.as_str()), "{shown}");
+    };
+    (0..1000).for_each(publish);
+    told("980");
+    publish(1000);
+    told("980+");
 }
 
 #[test]
