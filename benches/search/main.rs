@@ -1,13 +1,16 @@
-//! Search over published names, and what it costs to keep them.
+//! Search over published names, and what it costs to keep them, beside a plain scan of them all.
 //!
-//! `cargo bench --bench search [-- NAMES]` prints a table; each term is looked for once, so that nothing of
-//! it is in the caches. With `--test` it only shows that it runs.
+//! `cargo bench --bench search [-- NAMES]` prints a table. A term is looked for once in each pass, in an
+//! order of that pass and among thousands of others: what a first search finds in the caches is what
+//! others left there. `again` is the same search at once once more. With `--test` it only shows that it runs.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod names;
 mod scan;
+mod times;
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -15,121 +18,172 @@ use p2pfs::tracker::index::{Index, Query, START};
 
 use self::names::{Draw, name};
 use self::scan::Scan;
+use self::times::Times;
 
 /// Hits of one page.
 const PAGE: usize = 20;
 /// Hits that a search counts.
 const COUNTED: usize = 1000;
+/// Terms of each kind that the scan looks for.
+const SCANNED: usize = 30;
+/// Names among which names are taken out: enough of one segment that it is cleaned.
+const MAX_CHANGED: u64 = 1_000_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_test = arguments.iter().any(|argument| argument == "--test");
     let wanted = arguments.iter().find_map(|argument| argument.parse().ok());
-    let names = if is_test {
-        2000
+    let (names, terms) = if is_test {
+        (2000, 200)
     } else {
-        wanted.unwrap_or(1_000_000)
+        (wanted.unwrap_or(1_000_000), 12_000)
     };
-    let terms = if is_test { 20 } else { 1000 };
 
+    // What the measure itself needs is there before.
+    let mut inserts = Times::with_room_for(names);
     let before = resident();
     let mut index = Index::default();
-    let mut inserts = Times::default();
     for number in 0..names {
         let name = name(number);
         inserts.time(|| index.insert(&name));
     }
-    let bytes = resident().saturating_sub(before);
-    println!(
-        "{} names, {} bytes each",
-        index.len(),
-        bytes / index.len().max(1)
-    );
-    inserts.print("insert, from none on");
+    let index_len = resident().saturating_sub(before);
 
+    let before = resident();
     let mut scan = Scan::default();
     for number in 0..names {
         scan.insert(&name(number));
     }
-    search(&index, &scan, names, terms);
-    change(&mut index, names);
+    let scan_len = resident().saturating_sub(before);
+    let each = |bytes: usize| bytes / index.len().max(1);
+    println!(
+        "{} names; bytes of each: {} in the index, {} in the scan",
+        index.len(),
+        each(index_len),
+        each(scan_len)
+    );
+    inserts.print("insert, from none on");
+
+    search(&index, &scan, &mut Draw(7), terms, names);
+    let before = resident();
+    let gone = change(&mut index, names);
+    println!(
+        "{gone} more went than came: {} KiB before, {} KiB after",
+        before / 1024,
+        resident() / 1024
+    );
 }
 
-/// Terms by how many names they are in.
-fn search(index: &Index, scan: &Scan, names: u64, terms: usize) {
-    let mut draw = Draw(7);
-    let mut classes = [
-        ("no hit", Vec::new()),
-        ("1 to 20 hits", Vec::new()),
-        ("21 to 1000 hits", Vec::new()),
-        ("more hits", Vec::new()),
-        ("one letter", Vec::new()),
-        ("two letters", Vec::new()),
-    ];
-    for _ in 0..terms * 60 {
-        let term = match draw.below(10) {
-            0 => term(&mut draw, names, 1),
-            1 => term(&mut draw, names, 2),
-            2 => letters(&mut draw),
-            _ => {
-                let len = 3 + draw.below(10);
-                term(&mut draw, names, usize::try_from(len).unwrap_or(3))
-            }
-        };
-        let class = match (
-            term.chars().count(),
-            index.search(&term, START).take(COUNTED + 1).count(),
-        ) {
-            (1, _) => 4,
-            (2, _) => 5,
-            (_, 0) => 0,
-            (_, 1..=PAGE) => 1,
-            (_, ..=COUNTED) => 2,
-            _ => 3,
-        };
-        if classes[class].1.len() < terms {
-            classes[class].1.push(term);
-        }
-        if classes.iter().all(|(_, found)| found.len() >= terms) {
-            break;
+/// Kinds of terms.
+const CLASSES: [&str; 6] = [
+    "no hit",
+    "1 to 20 hits",
+    "21 to 1000 hits",
+    "more hits",
+    "one letter",
+    "two letters",
+];
+
+fn class_of(index: &Index, term: &str) -> usize {
+    match (term.chars().count(), hits(index, term, COUNTED + 1)) {
+        (1, _) => 4,
+        (2, _) => 5,
+        (_, 0) => 0,
+        (_, 1..=PAGE) => 1,
+        (_, ..=COUNTED) => 2,
+        _ => 3,
+    }
+}
+
+fn hits(index: &Index, term: &str, most: usize) -> usize {
+    index.search(black_box(term), START).take(most).count()
+}
+
+fn search(index: &Index, scan: &Scan, draw: &mut Draw, count: usize, names: u64) {
+    // Ordered, so that every run draws the same.
+    let drawn: BTreeSet<String> = (0..count).map(|_| any_term(draw, names)).collect();
+    let mut terms: Vec<String> = drawn.into_iter().collect();
+    let mut table: [[Times; 5]; 6] = Default::default();
+    // Nobody looked for any of them before, so that what kind a term is of is found out later.
+    shuffle(&mut terms, draw);
+    let mut first: Vec<[Duration; 2]> = Vec::new();
+    for term in &terms {
+        first.push([(); 2].map(|()| {
+            let start = Instant::now();
+            black_box(hits(index, term, PAGE));
+            start.elapsed()
+        }));
+    }
+    for (term, [first, again]) in terms.iter().zip(first) {
+        let times = &mut table[class_of(index, term)];
+        times[0].add(first);
+        times[1].add(again);
+    }
+    shuffle(&mut terms, draw);
+    for term in &terms {
+        let longest = longest_step(index, term);
+        table[class_of(index, term)][2].add(longest);
+    }
+    shuffle(&mut terms, draw);
+    for term in &terms {
+        let mut counted = Times::default();
+        counted.time(|| index.count(black_box(term), COUNTED));
+        table[class_of(index, term)][3].append(&counted);
+    }
+    shuffle(&mut terms, draw);
+    for term in &terms {
+        let plain = &mut table[class_of(index, term)][4];
+        if plain.len() < SCANNED {
+            plain.time(|| scan.search(black_box(term), PAGE).len());
         }
     }
     println!(
-        "\n{:<18} {:>6} {:>22} {:>22} {:>22} {:>22}",
-        "µs, p50 p99 most", "terms", "first page", "longest step", "count", "plain scan"
+        "\n{:<16} {:>5} {:>21} {:>17} {:>20} {:>20} {:>24} {:>8}",
+        "µs: p50 p99 most",
+        "terms",
+        "first page",
+        "again",
+        "longest step",
+        "count",
+        "plain scan",
+        "÷ scan"
     );
-    for (class, terms) in &classes {
-        let [mut page, mut step, mut count, mut plain] = [(); 4].map(|()| Times::default());
-        for term in terms {
-            page.time(|| index.search(black_box(term), START).take(PAGE).count());
-        }
-        for term in terms {
-            step.0.push(longest_step(index, term));
-        }
-        for term in terms {
-            count.time(|| index.count(black_box(term), COUNTED));
-        }
-        for term in &terms[..terms.len().min(30)] {
-            plain.time(|| scan.search(black_box(term), PAGE).len());
-        }
-        let columns = [&mut page, &mut step, &mut count, &mut plain].map(Times::columns);
+    for (class, times) in CLASSES.iter().zip(&mut table) {
+        let ratio = times[0].median() / times[4].median();
+        let terms = times[0].len();
+        let [first, again, step, count, plain] = times.each_mut().map(Times::columns);
         println!(
-            "{class:<18} {:>6} {:>22} {:>22} {:>22} {:>22}",
-            terms.len(),
-            columns[0],
-            columns[1],
-            columns[2],
-            columns[3]
+            "{class:<16} {terms:>5} {first:>21} {again:>17} {step:>20} {count:>20} {plain:>24} {ratio:>8.4}"
         );
     }
     println!();
 }
 
+fn shuffle(terms: &mut [String], draw: &mut Draw) {
+    for last in (1..terms.len()).rev() {
+        terms.swap(last, draw.number(last + 1));
+    }
+}
+
+fn any_term(draw: &mut Draw, names: u64) -> String {
+    match draw.below(12) {
+        0 => part(draw, names, 1),
+        1 => part(draw, names, 2),
+        2 => letters(draw),
+        // Hardly any name holds both, each has its list.
+        3 => part(draw, names, 4) + &part(draw, names, 4),
+        4 => part(draw, names, 3),
+        _ => {
+            let len = 3 + draw.number(12);
+            part(draw, names, len)
+        }
+    }
+}
+
 /// A part of a name.
-fn term(draw: &mut Draw, names: u64, len: usize) -> String {
+fn part(draw: &mut Draw, names: u64, len: usize) -> String {
     let name: Vec<char> = name(draw.below(names)).as_str().chars().collect();
-    let last = name.len().saturating_sub(len) as u64;
-    let first = usize::try_from(draw.below(last + 1)).unwrap_or(0);
+    let first = draw.number(name.len().saturating_sub(len) + 1);
     name[first..].iter().take(len).collect()
 }
 
@@ -153,18 +207,23 @@ fn longest_step(index: &Index, term: &str) -> Duration {
     longest
 }
 
-/// Changes while segments are cleaned: two of five names go, in no order, and new ones come.
-fn change(index: &mut Index, names: u64) {
-    let (mut inserts, mut removes, mut again) =
-        (Times::default(), Times::default(), Times::default());
-    let mut draw = Draw(9);
-    let count = names / 5 * 2;
+/// Changes while segments are cleaned: about two of five names go, in no order, and new ones come. Says how
+/// many more went than came.
+fn change(index: &mut Index, names: u64) -> usize {
+    let among = names.min(MAX_CHANGED);
+    let count = among / 2;
+    let (mut inserts, mut removes, mut again) = (
+        Times::with_room_for(count),
+        Times::with_room_for(count),
+        Times::with_room_for(count),
+    );
+    let (before, mut draw) = (index.len(), Draw(9));
     for number in 0..count {
-        let old = name(draw.below(names));
+        let old = name(draw.below(among));
         if let Some(id) = index.find(&old) {
             removes.time(|| index.remove(id));
         }
-        if number % 4 == 0 {
+        if number % 8 == 0 {
             let new = name(names + number);
             inserts.time(|| index.insert(&new));
             again.time(|| index.insert(&new));
@@ -173,42 +232,7 @@ fn change(index: &mut Index, names: u64) {
     inserts.print("insert, while cleaning");
     again.print("insert what is there");
     removes.print("remove, while cleaning");
-}
-
-/// How long each of many things took.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn time<T>(&mut self, what: impl FnOnce() -> T) {
-        let start = Instant::now();
-        black_box(what());
-        self.0.push(start.elapsed());
-    }
-
-    /// Median, the one that a hundredth exceeds, and the longest.
-    fn columns(&mut self) -> String {
-        self.0.sort_unstable();
-        let at = |part: f64| {
-            let last = self.0.len().saturating_sub(1) as f64;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a number of an element"
-            )]
-            let time = self.0.get((last * part).round() as usize);
-            time.map_or(0.0, |time| time.as_secs_f64() * 1e6)
-        };
-        format!("{:.1} {:.1} {:.1}", at(0.5), at(0.99), at(1.0))
-    }
-
-    fn print(&mut self, what: &str) {
-        let mean = self.0.iter().sum::<Duration>().as_secs_f64() * 1e6 / self.0.len().max(1) as f64;
-        println!(
-            "{what}: mean {mean:.2} µs; p50 p99 most: {}",
-            self.columns()
-        );
-    }
+    before.saturating_sub(index.len())
 }
 
 /// Bytes of memory that this program has, where the system tells.

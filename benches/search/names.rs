@@ -61,8 +61,13 @@ impl Draw {
         (mixed ^ (mixed >> 31)) % end
     }
 
+    /// The same for an element of so many.
+    pub(crate) fn number(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
     fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap_or(0)]
+        all[self.number(all.len())]
     }
 
     /// Few words are frequent, most are rare.
