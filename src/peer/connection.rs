@@ -243,7 +243,7 @@ async fn write_all(write: &mut OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), C
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
@@ -251,7 +251,8 @@ mod tests {
     use crate::crypto::stream::Suite;
     use crate::wire::transfer::chunk_head;
 
-    async fn connected() -> ((Reader, Writer), (Reader, Writer)) {
+    /// Both ends of a connection.
+    pub(in crate::peer) async fn connected() -> ((Reader, Writer), (Reader, Writer)) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap());
         let (dialled, accepted) = tokio::join!(dialled, listener.accept());

@@ -230,7 +230,7 @@ impl Upload {
             let gone = gone?;
             self.send_rest().await?;
             if let Some(file) = gone {
-                self.files.remove(&file);
+                self.close(file);
                 self.writer.send(&Frame::Absent { file }).await?;
             }
         }
@@ -284,12 +284,16 @@ impl Upload {
                 task: Task::Files(wanted),
             }),
             Command::Cancel { request } => self.queue.retain(|job| job.request != request),
-            Command::Close { file } => {
-                self.files.remove(&file);
-            }
+            Command::Close { file } => self.close(file),
             other => return Some(other),
         }
         None
+    }
+
+    /// What was asked of it is moot: its number may be that of another file from here on.
+    fn close(&mut self, file: u32) {
+        self.files.remove(&file);
+        self.queue.retain(|job| job.file != file);
     }
 
     /// Sends runs until the connection takes no more, the turn is over, or there is something to answer.
@@ -404,7 +408,7 @@ impl Upload {
             task,
         }) = self.queue.pop_front()
         {
-            // A file that was closed meanwhile: its requests are moot.
+            // One that was never opened, or closed before this was asked.
             let Some(file) = self.files.get_mut(&number) else {
                 continue;
             };
@@ -538,3 +542,6 @@ impl File {
         chosen.ok_or(ConnectionError::Violation("no candidate"))
     }
 }
+
+#[cfg(test)]
+mod tests;
