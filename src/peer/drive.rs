@@ -276,9 +276,8 @@ impl<'a> Driver<'a> {
         if let Some(locating) = self.locating.take() {
             locating.abort();
         }
-        for (peer, _) in std::mem::take(&mut self.links) {
-            self.swarm.remove_source(&peer);
-        }
+        self.links.clear();
+        self.swarm.remove_sources();
         self.held.clear();
         self.pages_asked.clear();
         self.resting.clear();

@@ -118,23 +118,7 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
     let (reader, writer) = dial(&goal.membership, holder)
         .await
         .map_err(|error| error.to_string())?;
-    let (put, written) = mpsc::unbounded_channel();
-    let mut source = Source {
-        peer: holder.peer,
-        place: goal.throttle.place(holder.peer),
-        goal,
-        writer,
-        begun: HashMap::new(),
-        cancelled: BTreeMap::new(),
-        last_request: 0,
-        spare: Vec::new(),
-        unwritten: 0,
-        put,
-        written,
-        last_sign: Instant::now(),
-        passing: None,
-    };
-    source
+    Source::new(goal, holder.peer, writer)
         .run(reader, asks)
         .await
         .map_err(|error| error.to_string())
@@ -177,6 +161,25 @@ struct Source {
 type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {
+    fn new(goal: Goal, peer: PeerId, writer: Writer) -> Self {
+        let (put, written) = mpsc::unbounded_channel();
+        Self {
+            peer,
+            place: goal.throttle.place(peer),
+            goal,
+            writer,
+            begun: HashMap::new(),
+            cancelled: BTreeMap::new(),
+            last_request: 0,
+            spare: Vec::new(),
+            unwritten: 0,
+            put,
+            written,
+            last_sign: Instant::now(),
+            passing: None,
+        }
+    }
+
     async fn run(
         &mut self,
         mut reader: Reader,
@@ -290,12 +293,7 @@ impl Source {
                 self.writer.send(&frame).await
             }
             Ask::Cancel(piece) => {
-                let is_meant = |begun: &Assembly| begun.piece == piece || begun.asked == piece;
-                let begun = self.begun.iter().filter(|(_, begun)| is_meant(begun));
-                for request in begun.map(|(request, _)| *request).collect::<Vec<_>>() {
-                    let Some(begun) = self.begun.remove(&request) else {
-                        continue;
-                    };
+                if let Some((request, begun)) = self.take_begun(piece) {
                     let pieces = std::iter::once(begun.piece);
                     let pieces = pieces.chain(begun.instead.iter().map(|(piece, _)| *piece));
                     let len = pieces.map(|piece| self.goal.target.piece_len(piece)).max();
@@ -308,6 +306,15 @@ impl Source {
                 Ok(())
             }
         }
+    }
+
+    /// The request that the download knows by `piece`. When another piece came in the place of this one, it may have
+    /// been asked for once more: the last one is meant.
+    fn take_begun(&mut self, piece: PieceIndex) -> Option<(u32, Assembly)> {
+        let is_meant = |begun: &Assembly| begun.piece == piece || begun.asked == piece;
+        let meant = self.begun.iter().filter(|(_, begun)| is_meant(begun));
+        let request = meant.map(|(request, _)| *request).max()?;
+        self.begun.remove_entry(&request)
     }
 
     /// `false` when the source has the content no longer.
@@ -482,3 +489,6 @@ async fn passed(passing: &mut Option<Passing>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

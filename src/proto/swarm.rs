@@ -225,6 +225,13 @@ impl Swarm {
         }
     }
 
+    /// All sources are gone.
+    pub fn remove_sources(&mut self) {
+        for peer in self.sources.keys().copied().collect::<Vec<_>>() {
+            self.remove_source(&peer);
+        }
+    }
+
     /// The next piece to ask of `peer`, if it shall have more to do.
     pub fn next_request(&mut self, now: Instant, peer: &PeerId) -> Option<PieceIndex> {
         let source = self.sources.get_mut(peer)?;
@@ -298,6 +305,10 @@ impl Swarm {
         }
         for other in others {
             self.release(*peer, other);
+        }
+        // It came from elsewhere before anybody knew of the choice: it was cancelled.
+        if self.done.has(chosen) {
+            self.forget_owed(peer, chosen);
         }
     }
 
@@ -683,6 +694,36 @@ mod tests {
         swarm.candidates(&peer(0), piece, |_| true);
         swarm.piece_chosen(&peer(0), piece, piece);
         assert!(swarm.owes(&peer(0), piece) && swarm.picker.free_count() == 98);
+    }
+
+    /// It came from another source while the choice was on its way.
+    #[test]
+    fn a_chosen_piece_that_is_here_is_not_owed() {
+        let now = Instant::now();
+        let mut swarm = crowd(100, now);
+        let piece = swarm.next_request(now, &peer(0)).unwrap();
+        let others = swarm.candidates(&peer(0), piece, |_| true);
+        swarm.piece_arrived(now, &peer(1), others[0]);
+        swarm.piece_chosen(&peer(0), piece, others[0]);
+        assert!(!swarm.owes(&peer(0), others[0]) && !swarm.owes(&peer(0), piece));
+        assert_eq!(swarm.silent(now + GIVE_UP), []);
+        assert_eq!(swarm.picker.free_count(), 99);
+    }
+
+    #[test]
+    fn when_all_are_let_go_of_everything_is_free_and_they_may_come_again() {
+        let now = Instant::now();
+        let mut swarm = crowd(100, now);
+        for piece in ask_all(&mut swarm, now, 0) {
+            swarm.candidates(&peer(0), piece, |_| true);
+        }
+        swarm.remove_sources();
+        assert_eq!((swarm.picker.free_count(), swarm.source_count()), (100, 0));
+        swarm.add_source(now, peer(9), Bitfield::full(layout(100)));
+        assert!(
+            swarm.next_request(now, &peer(9)).is_some(),
+            "it has more now"
+        );
     }
 
     #[test]
