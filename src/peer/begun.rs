@@ -196,14 +196,14 @@ impl Run {
             if orders.current() == Order::Run {
                 tokio::select! {
                     () = shutdown.cancelled() => return Err(Leaving),
-                    _ = orders.until_other_than(Order::Run) => {}
+                    () = handle.until_let_go(&mut orders) => {}
                     done = self.fetch(&wanted, handle) => return Ok(done),
                 }
                 // What it was doing with the disk is over before the next one looks at what is there.
                 handle.settle().await;
             }
             if orders.current() == Order::Pause {
-                handle.set_state(State::Paused);
+                handle.pause();
                 wanted.origin = Origin::Resumed;
                 tokio::select! {
                     () = shutdown.cancelled() => return Err(Leaving),

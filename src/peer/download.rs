@@ -79,6 +79,15 @@ pub struct Fetched {
     pub announcement: Option<Announcement>,
 }
 
+/// What waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It may be done once more.
+    OnTheWay,
+    /// The final name: the download is done with it.
+    Name,
+}
+
 /// A content that is here in full, and hidden.
 #[derive(Debug)]
 pub struct Arrived {
@@ -119,13 +128,12 @@ impl Downloads {
         let (prefix, name) = (self.prefix.clone(), file.name.clone());
         let (place, content, layout) = (dir.to_owned(), file.content, tree.layout());
         let finish = move || {
-            let path = partial.finish(&prefix, &name)?;
-            // One that ran beside another program, and was killed, has left what nobody needs any more.
+            // One that ran beside another program, and was killed, has left what nobody needs any more. Before the
+            // name: what lies here afterwards is taken for a download that is not done.
             Partial::discard_left(&place, content, layout);
-            Ok(path)
+            partial.finish(&prefix, &name)
         };
-        handle.note_finishing().await;
-        let path = self.persist(job, finish).await?;
+        let path = self.name(job, finish).await?;
         let len = file.len;
         let downloaded = Downloaded {
             path,
@@ -252,18 +260,41 @@ impl Downloads {
         blocking(job.handle, open).await?.map_err(local)
     }
 
-    /// Gives something its final name; waits for a disk that does not take it now.
+    /// Gives a download its final name: once that is under way it is not let go of, for it would be fetched again.
+    ///
+    /// # Errors
+    /// As [`Self::persist`].
+    pub async fn name<T: Send + 'static>(
+        &self,
+        job: Job<'_>,
+        finish: impl FnMut() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
+        job.handle.note_finishing().await;
+        self.persist_as(Step::Name, job, finish).await
+    }
+
+    /// Does something on disk; waits for one that does not take it now.
     ///
     /// # Errors
     /// When the wish is not to wait, and the disk does not take it for long.
     pub async fn persist<T: Send + 'static>(
         &self,
         job: Job<'_>,
+        step: impl FnMut() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
+        self.persist_as(Step::OnTheWay, job, step).await
+    }
+
+    async fn persist_as<T: Send + 'static>(
+        &self,
+        step: Step,
+        job: Job<'_>,
         finish: impl FnMut() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, DownloadError> {
         let started = Instant::now();
         let (mut finish, mut is_told) = (finish, false);
         loop {
+            job.handle.set_naming(step == Step::Name);
             let finishing = blocking(job.handle, move || {
                 let finished = finish();
                 (finish, finished)
@@ -273,6 +304,7 @@ impl Downloads {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
+            job.handle.set_naming(false);
             let is_over = error.is_lasting || started.elapsed() >= DISK_PATIENCE;
             if is_over && (!job.wanted.waits || error.is_hopeless()) {
                 return Err(local(error));

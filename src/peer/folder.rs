@@ -120,8 +120,7 @@ impl Downloads {
         }
         let (own, prefix, name) = (Arc::clone(folder), self.prefix.clone(), file.name.clone());
         let finish = move || own.finish(&prefix, &name);
-        handle.note_finishing().await;
-        let path = self.persist(job, finish).await?;
+        let path = self.name(job, finish).await?;
         kept.discard();
         if folder.renamed() > 0 {
             let text = format!(

@@ -263,6 +263,7 @@ impl Transfers {
             transfers: self.clone(),
             id,
             jobs,
+            naming: watch::Sender::new(false),
         };
         (handle, watching)
     }
@@ -287,6 +288,8 @@ pub struct Handle {
     transfers: Transfers,
     id: TransferId,
     jobs: TaskTracker,
+    /// Is it getting its final name, or has it that?
+    naming: watch::Sender<bool>,
 }
 
 /// One of the places; free again when it is dropped.
@@ -358,6 +361,30 @@ impl Handle {
         drop(waiting);
         self.set_state(State::Running);
         place
+    }
+
+    /// It is paused; the next one in the queue need not wait for it.
+    pub fn pause(&self) {
+        drop(Waiting(self));
+        self.set_state(State::Paused);
+    }
+
+    /// Until something else is wanted than to run, and it is not getting its final name: what has that is done.
+    pub async fn until_let_go(&self, orders: &mut Orders) {
+        let mut naming = self.naming.subscribe();
+        loop {
+            orders.until_other_than(Order::Run).await;
+            // It fails when nobody can change it any more, which is as long as this handle lives.
+            let _ = naming.wait_for(|is_naming| !is_naming).await;
+            if orders.current() != Order::Run {
+                return;
+            }
+        }
+    }
+
+    /// It is getting its final name, or that failed.
+    pub fn set_naming(&self, is_naming: bool) {
+        self.naming.send_replace(is_naming);
     }
 
     /// From here on it may have its final name.
@@ -566,5 +593,34 @@ mod tests {
         assert_eq!(orders.until_other_than(Order::Run).await, Order::Pause);
         assert!(transfers.order(1, Order::Cancel) && transfers.order(1, Order::Run));
         assert_eq!(orders.current(), Order::Cancel);
+    }
+
+    #[tokio::test]
+    async fn who_is_paused_before_its_turn_keeps_nobody_waiting() {
+        let transfers = transfers(1);
+        let [first, second] = [1, 2].map(|number| begin(&transfers, number).0);
+        first.pause();
+        let soon = std::time::Duration::from_secs(5);
+        let place = tokio::time::timeout(soon, second.place()).await;
+        assert!(place.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_getting_its_name_is_let_go_of_only_when_that_fails() {
+        use std::time::Duration;
+        let transfers = transfers(1);
+        let (handle, mut orders) = begin(&transfers, 1);
+        handle.set_naming(true);
+        assert!(transfers.order(1, Order::Pause));
+        let mut letting_go = Box::pin(handle.until_let_go(&mut orders));
+        let soon = Duration::from_millis(10);
+        let early = tokio::time::timeout(soon, letting_go.as_mut()).await;
+        assert!(early.is_err());
+        assert!(transfers.order(1, Order::Run));
+        handle.set_naming(false);
+        let early = tokio::time::timeout(soon, letting_go.as_mut()).await;
+        assert!(early.is_err(), "it shall go on");
+        assert!(transfers.order(1, Order::Cancel));
+        letting_go.await;
     }
 }
