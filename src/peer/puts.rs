@@ -121,7 +121,7 @@ impl Queue {
     }
 }
 
-/// One that puts pieces. Dropped in a panic it is no longer counted, so that the next piece gets another.
+/// One that puts pieces. Dropped in a panic it leaves what waits to another one.
 struct Thread(Arc<Queue>);
 
 impl Thread {
@@ -152,7 +152,13 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.0.state().threads -= 1;
+        let mut state = self.0.state();
+        if state.waiting.is_empty() {
+            state.threads -= 1;
+        } else {
+            let next = Self(Arc::clone(&self.0));
+            spawn_blocking(move || next.run());
+        }
     }
 }
 
@@ -197,5 +203,34 @@ mod tests {
             assert_eq!(count, layout.count());
         }
         assert_eq!(growing.whole_tree().unwrap().id(), content);
+    }
+
+    /// A piece that breaks its thread, which a length that does not fit does, holds up nobody who waits.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_that_breaks_leaves_what_waits_to_the_next_one() {
+        let bytes: Vec<u8> = (0_u32..2 << 18).flat_map(u32::to_le_bytes).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(bytes.len() as u64).unwrap();
+        let beyond = Layout::new(9 << 20).unwrap().piece(8).unwrap();
+        let content = ContentId(*blake3::hash(&bytes).as_bytes());
+        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
+        let growing = Arc::new(Growing::new(content, partial.part(), &here));
+        let puts = Puts::new(Target::Content(Arc::clone(&growing)));
+        let (done, _outcomes) = mpsc::unbounded_channel();
+        for _ in 0..3 {
+            let mut pieces: Vec<_> = layout.pieces().zip(bytes.chunks(1 << 20)).collect();
+            pieces.insert(0, (beyond, &[]));
+            for (piece, bytes) in pieces {
+                let came = Came {
+                    bytes: bytes.to_vec(),
+                    gaps: Vec::new(),
+                };
+                let hash = [0; 32];
+                puts.put(piece, came, hash, done.clone());
+            }
+        }
+        let soon = std::time::Duration::from_secs(10);
+        tokio::time::timeout(soon, puts.wait()).await.unwrap();
+        assert!(growing.here().is_full());
     }
 }
