@@ -94,6 +94,19 @@ mod tests {
         }
     }
 
+    /// A name that was made to differ is told apart from one that was so from the start, whatever its case.
+    #[test]
+    fn a_number_that_is_taken_in_another_case_is_not_given_again() {
+        let names = ["B", "B (2)", "b"];
+        let listing = Listing::new(names.iter().map(|name| entry(name)).collect()).unwrap();
+        let (paths, _) = places(&listing);
+        let folded: HashSet<_> = paths
+            .iter()
+            .map(|path| fold(&path.to_string_lossy()))
+            .collect();
+        assert_eq!(folded.len(), names.len(), "{paths:?}");
+    }
+
     #[test]
     fn many_names_that_clash_are_told_apart() {
         // All of them become underscores.

@@ -791,6 +791,25 @@ mod tests {
         assert!(error.is_hopeless(), "{error}");
     }
 
+    /// What somebody took out of the hidden folder, or cut short, would be missing under the final name.
+    #[test]
+    fn a_folder_that_lost_a_file_gets_no_name() {
+        let name = "talks".parse().unwrap();
+        for is_cut in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = open(dir.path(), &listing());
+            let run = folder.layout().piece(0).unwrap();
+            folder.put(run, b"onetwo", &[]).unwrap();
+            std::fs::remove_file(folder.path(0)).unwrap();
+            if is_cut {
+                std::fs::write(folder.path(0), b"on").unwrap();
+            }
+            let error = folder.finish("", &name).unwrap_err();
+            assert!(error.is_hopeless(), "{error}");
+            assert!(!dir.path().join("talks").exists());
+        }
+    }
+
     #[test]
     fn no_two_work_on_one_folder() {
         let dir = tempfile::tempdir().unwrap();

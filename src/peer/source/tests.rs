@@ -188,7 +188,8 @@ impl Pair {
     }
 
     async fn violation(self) -> &'static str {
-        match self.running.await.unwrap() {
+        let ended = timeout(Duration::from_secs(10), self.running).await;
+        match ended.unwrap().unwrap() {
             Err(ConnectionError::Violation(rule)) => rule,
             other => panic!("{other:?}"),
         }
@@ -352,4 +353,19 @@ async fn gaps_of_a_run_are_counted() {
         gather(MAX_RUN_FILES),
         Err(ConnectionError::Violation(_))
     ));
+}
+
+/// Each one takes memory for a whole piece.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_pieces_come_at_a_time() {
+    let mut pair = Pair::new(0).await;
+    let mut requests = Vec::new();
+    for _ in 0..=MAX_BEGUN {
+        requests.push(pair.ask(1, &[]).await);
+    }
+    let bytes = pair.bytes_of(1)[..100].to_vec();
+    for request in requests {
+        pair.chunk(request, PIECE, &bytes, false).await;
+    }
+    assert_eq!(pair.violation().await, "too many pieces at a time");
 }

@@ -10,6 +10,7 @@ use super::super::shares::Background;
 use super::super::store::Partial;
 use super::*;
 use crate::crypto::content::hash_piece;
+use crate::disk;
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::pieces::Layout;
 
@@ -237,7 +238,7 @@ async fn what_was_asked_of_a_file_ends_with_it() {
     let mut pair = Pair::new().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("small");
-    crate::disk::write_new(&path, &pair.bytes[..100], false, (0, 0)).unwrap();
+    disk::write_new(&path, &pair.bytes[..100], false, (0, 0)).unwrap();
     let small = pair.offers.shares.add(&path, None).await.unwrap();
     pair.offers.throttle.set(Some(SLOW));
     pair.open(0, pair.content).await;
@@ -284,4 +285,23 @@ async fn only_so_much_is_taken_from_who_asks_without_end() {
     upload.take_commands();
     upload.take_commands();
     assert_eq!(upload.queue.len(), MAX_QUEUED_PIECES);
+}
+
+/// What changed after it was shared is not sent under its old id, and neither is a half of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_shared_file_that_changed_nothing_leaves() {
+    let mut pair = Pair::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small");
+    disk::write_new(&path, &pair.bytes[..100], false, (0, 0)).unwrap();
+    let small = pair.offers.shares.add(&path, None).await.unwrap();
+    pair.open(0, small.file.content).await;
+    assert_eq!(pair.hear().await, Heard::Opened(100));
+    pair.request(1, 0).await;
+    assert_eq!(pair.hear().await, Heard::Chunk(1, 0, 100, true));
+    let file = disk::open_own(dir.path(), "small").unwrap().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 0).unwrap();
+    pair.request(2, 0).await;
+    assert_eq!(pair.hear().await, Heard::Absent);
+    assert_eq!(pair.hear_until_pong().await, []);
 }
