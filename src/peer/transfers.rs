@@ -595,6 +595,32 @@ mod tests {
         assert_eq!(orders.current(), Order::Cancel);
     }
 
+    /// Also one whose program is killed the moment after.
+    #[tokio::test]
+    async fn a_paused_download_is_paused_at_the_next_start_and_may_have_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let unfinished = || {
+            let (events, _) = tokio::sync::mpsc::channel(1);
+            let memory = Memory::new(Some(dir.path().to_owned()), events);
+            Unfinished::new(memory, Restart::Restores)
+        };
+        let transfers = Transfers::new(1, unfinished());
+        let (handle, orders) = begin(&transfers, 1);
+        assert!(transfers.order(1, Order::Pause));
+        handle.note_finishing().await;
+        drop((handle, orders, transfers));
+        let unfinished = unfinished();
+        let loaded = unfinished.load();
+        let [(id, record)] = &loaded.records[..] else {
+            panic!("{loaded:?}")
+        };
+        assert!(record.is_paused && record.is_finishing);
+        let transfers = Transfers::new(1, unfinished);
+        let (_handle, orders) = transfers.take_up(*id, record);
+        assert_eq!(orders.current(), Order::Pause);
+        assert_eq!(transfers.list()[0].state, State::Paused);
+    }
+
     #[tokio::test]
     async fn who_is_paused_before_its_turn_keeps_nobody_waiting() {
         let transfers = transfers(1);

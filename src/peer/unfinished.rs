@@ -471,4 +471,13 @@ mod tests {
             "{line}"
         );
     }
+
+    /// It would go to wherever the program happens to be started.
+    #[test]
+    fn a_place_that_depends_on_where_we_are_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        put(&dir, 1, &Record::new(&aim(1, Path::new("x"))).to_bytes());
+        let loaded = open(&dir, Restart::Restores).load();
+        assert!(loaded.records.is_empty() && loaded.line.is_some());
+    }
 }
