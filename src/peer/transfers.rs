@@ -38,6 +38,14 @@ pub struct Transfer {
     pub is_slow: bool,
 }
 
+impl Transfer {
+    /// It does something else than to fetch.
+    fn rest(&mut self, state: State) {
+        (self.rate, self.sources, self.is_slow) = (0, 0, false);
+        self.state = state;
+    }
+}
+
 /// What a download is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -180,6 +188,10 @@ impl Transfers {
         };
         if *entry.orders.borrow() != Order::Cancel {
             entry.orders.send_replace(order);
+            if order == Order::Pause {
+                // At once, although it may still be busy with the disk.
+                entry.shown.rest(State::Paused);
+            }
             let (done, len) = (entry.shown.done, entry.shown.len);
             self.unfinished.change(id, |record| {
                 record.is_paused = order == Order::Pause;
@@ -435,16 +447,17 @@ impl Handle {
 
     /// What it is doing.
     pub fn set_state(&self, state: State) {
-        self.change(|shown| {
-            if state != State::Running {
-                (shown.rate, shown.sources, shown.is_slow) = (0, 0, false);
-            }
-            shown.state = state;
+        self.change(|shown| match state {
+            State::Running => shown.state = State::Running,
+            state => shown.rest(state),
         });
     }
 
     fn change(&self, change: impl FnOnce(&mut Transfer)) {
-        if let Some(entry) = self.transfers.table().running.get_mut(&self.id) {
+        let mut table = self.transfers.table();
+        let entry = table.running.get_mut(&self.id);
+        // Who pauses it wants to see nothing else of it.
+        if let Some(entry) = entry.filter(|entry| *entry.orders.borrow() != Order::Pause) {
             change(&mut entry.shown);
         }
     }
