@@ -33,6 +33,8 @@ struct Manner {
     /// What to do when its state directory cannot be had.
     without: WithoutHome,
     patience: Patience,
+    /// Says that it is there, before anything that happens then.
+    greets: bool,
     /// Who has one thing to do neither goes on with what another one left, nor leaves something to go on with.
     unfinished: Restart,
 }
@@ -42,6 +44,7 @@ impl Manner {
         Self {
             without: WithoutHome::Temporary,
             patience,
+            greets: false,
             unfinished: Restart::Ignores,
         }
     }
@@ -65,6 +68,7 @@ impl Context {
         let manner = Manner {
             without: WithoutHome::Fail,
             patience,
+            greets: true,
             unfinished: if has_an_end {
                 Restart::Ignores
             } else {
@@ -72,25 +76,6 @@ impl Context {
             },
         };
         let executor = self.join(&args.join, group, manner).await?;
-        let peer = executor.peer();
-        let address = peer.tracker_address();
-        if peer.has_password() {
-            self.screen.text(&format!("Logged in as {}", peer.user()))?;
-        }
-        self.screen.text(&format!(
-            "Joined {address} as {}, listening on {}.{}",
-            peer.user(),
-            peer.port(),
-            if is_attended {
-                " Type help for commands."
-            } else {
-                ""
-            }
-        ))?;
-        self.screen.object(&json!({
-            "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
-            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
-        }))?;
         let work = self.work(&executor, &args);
         let done = tokio::select! {
             // A peer that stays ends well when asked to; one that had work to finish did not finish it.
@@ -107,6 +92,27 @@ impl Context {
         executor.leave().await;
         self.screen.prompt(None);
         done
+    }
+
+    /// Says that it is there.
+    fn greet(&self, peer: &Peer, patience: Patience) -> Result<(), Failure> {
+        let address = peer.tracker_address();
+        if peer.has_password() {
+            self.screen.text(&format!("Logged in as {}", peer.user()))?;
+        }
+        self.screen.text(&format!(
+            "Joined {address} as {}, listening on {}.{}",
+            peer.user(),
+            peer.port(),
+            match patience {
+                Patience::Waits => " Type help for commands.",
+                Patience::Retries => "",
+            }
+        ))?;
+        self.screen.object(&json!({
+            "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
+            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+        }))
     }
 
     async fn work(&self, executor: &Executor, args: &PeerArgs) -> Result<(), Failure> {
@@ -230,6 +236,7 @@ impl Context {
         let Manner {
             without,
             patience,
+            greets,
             unfinished,
         } = manner;
         let home = Home::of_peer(self.global(), without, &self.screen)?;
@@ -304,6 +311,9 @@ impl Context {
         let gone = CancellationToken::new();
         let listener = home.listen();
         let asked = listener.map(|it| tokio::spawn(it.run(Arc::new(host), gone.clone())));
+        if greets {
+            self.greet(executor.peer(), patience)?;
+        }
         executor.tell_with(async move {
             show_events(events, &screen, &presence, patience).await;
             gone.cancel();
