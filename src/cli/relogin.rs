@@ -7,6 +7,7 @@ use rustix::termios::{QueueSelector, tcflush};
 use super::dialog::{Asker as _, Person, Silent};
 use super::executor::Executor;
 use super::exit::Failure;
+use super::modes;
 use super::screen::Screen;
 use crate::peer::JoinError;
 use crate::wire::password::{Password, PasswordError};
@@ -71,9 +72,13 @@ impl Relogin {
             tokio::time::timeout(Duration::ZERO, out).await.is_ok()
         };
         while self.may_ask() && is_out().await {
+            // A question is typed as anywhere else.
+            modes::restore();
             let asking =
                 tokio::task::spawn_blocking(|| Person.hidden("Password (Enter alone: later)"));
-            match asking.await {
+            let asked = asking.await;
+            modes::quieten();
+            match asked {
                 Ok(Ok(Some(line))) => self.answer(executor, screen, &line).await,
                 _ => self.decline(screen),
             }

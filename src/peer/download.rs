@@ -326,36 +326,48 @@ impl Downloads {
         let (shares, own) = (self.shares.clone(), Arc::clone(growing));
         let copying = blocking(job.handle, move || copy_from(&shares, &own));
         tokio::pin!(copying);
-        let mut meter = Meter::new(Instant::now());
+        let (started, first) = (Instant::now(), growing.done_len());
+        let mut meter = Meter::new(started);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = growing.done_len();
+        let mut before = first;
         loop {
             tokio::select! {
                 // A disk that is full fails again where it is waited for.
-                copied = &mut copying => return copied.map(drop),
+                copied = &mut copying => {
+                    let came = growing.done_len().saturating_sub(first);
+                    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    if came > 0 {
+                        let rate = came.saturating_mul(1000) / ms.max(1);
+                        self.tell_copied(job, growing, rate);
+                    }
+                    return copied.map(drop);
+                }
                 _ = ticks.tick() => {
                     let (now, done) = (Instant::now(), growing.done_len());
                     let came = done.saturating_sub(before);
-                    if came == 0 {
-                        continue;
+                    if came > 0 {
+                        before = done;
+                        meter.add(now, usize::try_from(came).unwrap_or(usize::MAX));
+                        self.tell_copied(job, growing, meter.rate().unwrap_or(0));
                     }
-                    before = done;
-                    meter.add(now, usize::try_from(came).unwrap_or(usize::MAX));
-                    let progress = Progress {
-                        content: job.wanted.file.content,
-                        name: job.wanted.file.name.clone(),
-                        done: job.before + done,
-                        len: job.whole,
-                        rate: meter.rate().unwrap_or(0),
-                        sources: 0,
-                        is_slow: false,
-                    };
-                    job.handle.note_progress(&progress);
-                    let _ = self.events.try_send(Event::Progress(progress));
                 }
             }
         }
+    }
+
+    fn tell_copied(&self, job: Job<'_>, growing: &Growing, rate: u64) {
+        let progress = Progress {
+            content: job.wanted.file.content,
+            name: job.wanted.file.name.clone(),
+            done: job.before + growing.done_len(),
+            len: job.whole,
+            rate,
+            sources: 0,
+            is_slow: false,
+        };
+        job.handle.note_progress(&progress);
+        let _ = self.events.try_send(Event::Progress(progress));
     }
 }
 
