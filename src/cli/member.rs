@@ -21,7 +21,7 @@ use super::status::{PeerHost, Presence};
 use super::{Context, history, join_address, render};
 use crate::crypto::kdf::Group;
 use crate::peer::{self, Event, JoinError, Peer, Restart};
-use crate::wire::text::UserName;
+use crate::wire::text::{UserName, safe};
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -166,7 +166,7 @@ impl Context {
                 let name = shell_words::quote(shared.file.name.as_str()).into_owned();
                 self.screen.text(&format!(
                     "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
-                    crate::wire::text::safe(&name)
+                    safe(&name)
                 ))?;
             }
             let out = tokio::select! {
@@ -413,6 +413,9 @@ async fn show_events(
             }
             // The program ends with this line, where nobody can be asked.
             Event::LoggedOut { .. } if patience == Patience::Retries => {}
+            Event::LoggedOut { reason } if screen.is_edited() => {
+                screen.note(&format!("! {}; press Enter to log in again", safe(reason)));
+            }
             Event::Left => return,
             other => {
                 if let Some(line) = render::event(other) {

@@ -58,13 +58,14 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     let tasks = TaskTracker::new();
     if is_typed && let Some((mut typing, _editing)) = edit(executor, screen) {
         let mut login = Relogin::default();
-        while let Entry::Lines(lines) = next_lines(&mut typing, &login, executor, screen).await {
+        while let Entry::Lines(lines) = typing.next().await {
             for line in lines {
                 let done = step(executor, screen, &line, Some(&tasks), &mut login).await?;
                 if done == Step::Quit {
                     return Ok(End::Asked);
                 }
             }
+            // Not before Enter: a question never steals a half-typed line.
             login.ask_between(executor, screen).await;
         }
         return Ok(End::Asked);
@@ -117,24 +118,6 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     }
     screen.prompt(None);
     Ok(end)
-}
-
-/// What is entered next. A question never steals a half-typed line: it waits for Enter.
-async fn next_lines(
-    typing: &mut Typing,
-    login: &Relogin,
-    executor: &Executor,
-    screen: &Screen,
-) -> Entry {
-    let entered = typing.next();
-    tokio::pin!(entered);
-    if login.may_ask() {
-        tokio::select! {
-            entry = &mut entered => return entry,
-            _ = executor.peer().logged_out() => screen.note("Press Enter to log in again"),
-        }
-    }
-    entered.await
 }
 
 /// Runs one line; a long command among `tasks`, if there are any.

@@ -249,6 +249,12 @@ impl Screen {
         }
     }
 
+    /// Are lines edited here?
+    #[must_use]
+    pub fn is_edited(&self) -> bool {
+        self.0.board.get().is_some()
+    }
+
     /// From now on lines are edited; `None` where that cannot be.
     #[must_use]
     pub fn begin_editing(&self) -> Option<Arc<Board>> {

@@ -435,7 +435,7 @@ fn row_22_a_changed_password_and_a_removed_user_end_a_login() {
     let began = Instant::now();
     ana.wait_for("the tracker ended this login");
     assert!(began.elapsed() < OUT);
-    ana.wait_for("Press Enter to log in again");
+    ana.wait_for("press Enter to log in again");
     ana.type_line("");
     ana.wait_for("Password (Enter alone: later): ");
     ana.type_line("a-old");
