@@ -422,4 +422,21 @@ mod tests {
             prop_assert_eq!(&parse(layout(), &bytes[..cut]).durable, expected);
         }
     }
+
+    /// What the disk did not take is not said to be durable.
+    #[test]
+    fn nothing_is_durable_before_the_disk_says_so() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::new(1 << 20).unwrap());
+        let content = ContentId([7; 32]);
+        let journal = Journal::create(dir.path(), "j", content, layout).unwrap();
+        let piece = layout.piece(0).unwrap();
+        journal.note_piece(piece, &[1; 32]).unwrap();
+        // Nothing that can be made durable.
+        let part = File::open("/dev/null").unwrap();
+        assert!(journal.sync(&part).is_err());
+        drop(journal);
+        let opened = Journal::open(dir.path(), "j", content, layout).unwrap();
+        let (_, records) = opened.unwrap();
+        assert!(records.durable.is_empty() && records.doubtful.len() == 1);
+    }
 }
