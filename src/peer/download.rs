@@ -10,9 +10,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 
 use super::control::Control;
-use super::drive::{Driven, Driver, Job};
-use super::event::{DownloadError, Event, Progress};
+use super::drive::{Driven, Driver};
+use super::event::{DownloadError, Event};
 use super::growing::{Growing, Nursery, Offered};
+use super::job::{Job, Pace};
 use super::liars::Liars;
 use super::membership::Membership;
 use super::shares::{Contents, Shares};
@@ -113,13 +114,7 @@ impl Downloads {
     ) -> Result<Fetched, DownloadError> {
         let started = Instant::now();
         let file = &wanted.file;
-        let job = Job {
-            wanted,
-            dir,
-            handle,
-            before: 0,
-            whole: file.len,
-        };
+        let job = Job::new(wanted, dir, handle);
         let Arrived {
             mut partial,
             tree,
@@ -331,6 +326,13 @@ impl Downloads {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before = first;
+        let tell = |done, rate| {
+            let pace = Pace {
+                rate,
+                ..Pace::default()
+            };
+            job.tell_progress(&self.events, done, pace);
+        };
         loop {
             tokio::select! {
                 // A disk that is full fails again where it is waited for.
@@ -339,7 +341,7 @@ impl Downloads {
                     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                     if came > 0 {
                         let rate = came.saturating_mul(1000) / ms.max(1);
-                        self.tell_copied(job, growing, rate);
+                        tell(growing.done_len(), rate);
                     }
                     return copied.map(drop);
                 }
@@ -349,25 +351,11 @@ impl Downloads {
                     if came > 0 {
                         before = done;
                         meter.add(now, usize::try_from(came).unwrap_or(usize::MAX));
-                        self.tell_copied(job, growing, meter.rate().unwrap_or(0));
+                        tell(done, meter.rate().unwrap_or(0));
                     }
                 }
             }
         }
-    }
-
-    fn tell_copied(&self, job: Job<'_>, growing: &Growing, rate: u64) {
-        let progress = Progress {
-            content: job.wanted.file.content,
-            name: job.wanted.file.name.clone(),
-            done: job.before + growing.done_len(),
-            len: job.whole,
-            rate,
-            sources: 0,
-            is_slow: false,
-        };
-        job.handle.note_progress(&progress);
-        let _ = self.events.try_send(Event::Progress(progress));
     }
 }
 

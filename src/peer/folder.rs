@@ -9,9 +9,10 @@ use bytesize::ByteSize;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::download::Downloads;
-use super::drive::{Driver, Job};
+use super::drive::Driver;
 use super::event::{DownloadError, Event, Hashing};
 use super::hashing::Meter;
+use super::job::Job;
 use super::salvage::salvage;
 use super::shares::Shares;
 use super::store::{PART_IS_GONE, Part, StoreError};
@@ -46,13 +47,7 @@ impl Downloads {
         if file.len > MAX_LISTING_LEN {
             return Err(corrupt());
         }
-        let job = Job {
-            wanted,
-            dir,
-            handle,
-            before: 0,
-            whole: file.len,
-        };
+        let job = Job::new(wanted, dir, handle);
         let listed = self.arrive(job, file.content, file.len).await?;
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());

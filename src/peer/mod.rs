@@ -20,6 +20,7 @@ pub mod folder;
 pub mod growing;
 pub mod hash_store;
 pub mod hashing;
+pub mod job;
 pub mod journal;
 pub mod keeper;
 pub mod kept;
