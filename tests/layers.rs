@@ -87,15 +87,14 @@ fn no_floor_names_one_above_it() {
 
 #[test]
 fn the_lower_floors_hold_no_socket_file_or_clock() {
-    let files = source_files();
+    let files = product_of(&source_files());
     let pure = files
         .iter()
         .filter(|(path, _)| PURE.contains(&room_of(path)));
     let (mut seen, mut wrong) = (0, Vec::new());
-    for (path, text) in pure {
+    for (path, code) in pure {
         seen += 1;
-        let code = without_tests(&code_of(text));
-        wrong.extend(found(&IMPURE, &code).map(|what| format!("{path} names {what}")));
+        wrong.extend(found(&IMPURE, code).map(|what| format!("{path} names {what}")));
     }
     assert!(seen > 20, "only {seen} files found");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -104,8 +103,7 @@ fn the_lower_floors_hold_no_socket_file_or_clock() {
 #[test]
 fn only_disk_changes_files() {
     let (mut seen, mut wrong) = (0, Vec::new());
-    for (path, text) in source_files() {
-        let code = without_tests(&code_of(&text));
+    for (path, code) in product_of(&source_files()) {
         let changes: Vec<_> = found(&WRITING, &code).collect();
         if path == "disk.rs" {
             seen = changes.len();
@@ -392,6 +390,22 @@ fn found(wanted: &[&[&str]], code: &[String]) -> impl Iterator<Item = String> {
         .map(|words| words.join("::"))
 }
 
+#[test]
+fn a_file_is_left_out_only_where_it_is_declared_as_tests() {
+    for (parent, text, is_left_out) in [
+        ("a.rs", "#[cfg(test)]\nmod tests;", true),
+        ("a/mod.rs", "#[cfg(test)]\nmod tests;", true),
+        ("a.rs", "mod tests;", false),
+        ("a.rs", "#[cfg(test)]\nmod tests {}", false),
+        ("b.rs", "#[cfg(test)]\nmod tests;", false),
+    ] {
+        let files = [(parent, text), ("a/tests.rs", "fn f() {}")];
+        let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        let product = product_of(&files.into());
+        assert_eq!(!product.contains_key("a/tests.rs"), is_left_out, "{text}");
+    }
+}
+
 /// Does `words[0]::words[1]…` stand anywhere?
 fn names(code: &[String], words: &[&str]) -> bool {
     let path = words.join(" : : ");
@@ -400,9 +414,34 @@ fn names(code: &[String], words: &[&str]) -> bool {
         .any(|window| window.iter().zip(&pattern).all(|(a, b)| a == b))
 }
 
+/// How a module begins that is compiled for tests only.
+const MARK: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
+
+/// Path and code of each file, without what is compiled for tests only.
+fn product_of(files: &BTreeMap<String, String>) -> BTreeMap<String, Vec<String>> {
+    let declares_tests = |path: String| {
+        let declaration: Vec<&str> = MARK.into_iter().chain(["tests", ";"]).collect();
+        let code = files.get(&path).map(|text| code_of(text));
+        code.is_some_and(|code| {
+            let mut windows = code.windows(declaration.len());
+            windows.any(|window| window.iter().eq(&declaration))
+        })
+    };
+    let is_tests = |path: &str| {
+        let room = path.strip_suffix("/tests.rs");
+        room.is_some_and(|room| {
+            declares_tests(format!("{room}.rs")) || declares_tests(format!("{room}/mod.rs"))
+        })
+    };
+    files
+        .iter()
+        .filter(|(path, _)| !is_tests(path))
+        .map(|(path, text)| (path.clone(), without_tests(&code_of(text))))
+        .collect()
+}
+
 /// `code` without its modules that are compiled for tests only.
 fn without_tests(code: &[String]) -> Vec<String> {
-    const MARK: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let mut kept = Vec::new();
     let mut index = 0;
     while index < code.len() {

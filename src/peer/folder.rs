@@ -2,17 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytesize::ByteSize;
-use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::download::Downloads;
 use super::drive::Driver;
-use super::event::{DownloadError, Event, Hashing};
-use super::hashing::Meter;
+use super::event::{DownloadError, Event};
 use super::job::Job;
+use super::meter::Meter;
 use super::salvage::salvage;
 use super::shares::Shares;
 use super::store::{PART_IS_GONE, Part, StoreError};
@@ -22,10 +20,6 @@ use super::unpack::Unpacking;
 use super::{Downloaded, Wanted};
 use crate::disk;
 use crate::wire::folder::{Listing, MAX_LISTING_LEN};
-
-/// How often is told how far the looking is; what is done before the first time is not worth a line.
-const TELL_AFTER: Duration = Duration::from_secs(1);
-const TELL_EVERY: Duration = Duration::from_millis(250);
 
 impl Downloads {
     /// Fetches the folder `wanted` into `dir`. What came stays there, hidden, when the future is dropped; the
@@ -142,32 +136,14 @@ impl Downloads {
         job: Job<'_>,
         mut look: impl FnMut(&Shares, &Meter) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, DownloadError> {
-        struct Cancel(Arc<Meter>);
-        impl Drop for Cancel {
-            fn drop(&mut self) {
-                self.0.is_cancelled.store(true, Ordering::Relaxed);
-            }
-        }
         let meter = Arc::new(Meter::default());
-        let _cancel = Cancel(Arc::clone(&meter));
         let (shares, own_meter) = (self.shares.clone(), Arc::clone(&meter));
         let looking = self.open(job, move || {
             own_meter.restart();
             look(&shares, &own_meter)
         });
-        tokio::pin!(looking);
-        let mut ticks = interval_at(tokio::time::Instant::now() + TELL_AFTER, TELL_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                looked = &mut looking => return looked,
-                _ = ticks.tick() => drop(self.events.try_send(Event::Hashing(Hashing {
-                    path: job.dir.join(job.wanted.file.name.as_str()),
-                    done: meter.done.load(Ordering::Relaxed),
-                    len: meter.len.load(Ordering::Relaxed),
-                }))),
-            }
-        }
+        let path = job.dir.join(job.wanted.file.name.as_str());
+        meter.in_view(&path, Some(&self.events), looking).await
     }
 }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::hash_store::Known;
+use super::meter::Meter;
 use crate::crypto::content::{Hash, Tree, hash_piece};
 use crate::wire::pieces::Layout;
 
@@ -103,37 +104,6 @@ pub struct Looked {
     pub found: Metadata,
     /// It is in the store, marked as seen today.
     pub is_kept: bool,
-}
-
-/// How far the work is, for those who wait; who gives up says so here.
-#[derive(Debug, Default)]
-pub struct Meter {
-    /// Bytes of all files.
-    pub len: AtomicU64,
-    /// Bytes of those that are done.
-    pub done: AtomicU64,
-    /// Bytes that were read, and not known before.
-    pub read: AtomicU64,
-    /// Nobody waits any more.
-    pub is_cancelled: AtomicBool,
-}
-
-impl Meter {
-    /// Nothing is done yet, of another try.
-    pub fn restart(&self) {
-        for counter in [&self.len, &self.done, &self.read] {
-            counter.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn count(&self, bytes: u64) -> Result<(), String> {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
-        if self.is_cancelled.load(Ordering::Relaxed) {
-            Err("it was cancelled".to_owned())
-        } else {
-            Ok(())
-        }
-    }
 }
 
 /// What to do with a link in the place of a file.

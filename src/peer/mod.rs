@@ -28,6 +28,7 @@ pub mod liars;
 pub mod listen;
 pub mod listing;
 pub mod membership;
+pub mod meter;
 pub mod origin;
 pub mod pins;
 pub mod places;

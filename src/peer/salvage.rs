@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::hash_store::Known;
-use super::hashing::{Links, Meter, hash_all};
+use super::hashing::{Links, hash_all};
+use super::meter::Meter;
 use super::shares::Shares;
 use super::unpack::Unpacking;
 use crate::wire::folder::Node;

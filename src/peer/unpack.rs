@@ -570,7 +570,7 @@ fn layout_of(runs: &[Run]) -> io::Result<Layout> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hashing::Meter;
+    use super::super::meter::Meter;
     use super::super::salvage::salvage;
     use super::super::shares::{Background, Shares};
     use super::*;

@@ -1,0 +1,184 @@
+//! Hashes what is to be shared: a file, or all files of a folder and its listing.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::offers::{Entry, ListingBytes, Local};
+use super::{Contents, Shared, Shares};
+use crate::keyfile::holds_keys;
+use crate::peer::event::{Event, ShareError};
+use crate::peer::hashing::{Hashed, Links, Looked, explain, hash_all};
+use crate::peer::meter::Meter;
+use crate::peer::walk::{KEYS, empty_folders, walk};
+use crate::wire::control::{Publication, PublicationKind};
+use crate::wire::folder::{self, FileEntry, Listing, MAX_LISTING_LEN, Modified, Node};
+use crate::wire::text::FileName;
+
+impl Shares {
+    /// Hashes the file or folder at `path`, to be offered by [`Self::replace`]. Bytes of what did not
+    /// change are not read. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn prepare(&self, path: &Path, name: Option<FileName>) -> Result<Entry, ShareError> {
+        let meter = Arc::new(Meter::default());
+        let (shares, job_path, job_meter) = (self.clone(), path.to_owned(), Arc::clone(&meter));
+        let job = move || shares.hash(&job_path, name, &job_meter);
+        let job = tokio::task::spawn_blocking(job);
+        let fail = |reason| ShareError::Local {
+            path: path.to_owned(),
+            reason,
+        };
+        let events = self.0.background.events.as_ref();
+        let done = meter.in_view(path, events, job).await;
+        let done = done.map_err(|error| fail(error.to_string()))?;
+        done.map_err(fail)
+    }
+
+    fn hash(&self, path: &Path, name: Option<FileName>, meter: &Meter) -> Result<Entry, String> {
+        let path = std::path::absolute(path).map_err(|error| explain(&error))?;
+        let found = std::fs::metadata(&path).map_err(|error| explain(&error))?;
+        let own_name = || {
+            let name = path.canonicalize().ok();
+            let name = path.file_name().or(name.as_deref()?.file_name())?;
+            FileName::from_local(&name.to_string_lossy())
+        };
+        let name = name.or_else(own_name);
+        let name = name.ok_or("it has no name to share it under; give one with --as")?;
+        let real = path.canonicalize().map_err(|error| explain(&error))?;
+        let home = if found.is_dir() {
+            Some(real.as_path())
+        } else {
+            real.parent()
+        };
+        if home.is_some_and(holds_keys) {
+            return Err(KEYS.to_owned());
+        }
+        if found.is_dir() {
+            return self.hash_folder(path, name, meter);
+        }
+        meter.len.store(found.len(), Ordering::Relaxed);
+        let paths = [path.clone()];
+        let hashed = self.hash_files(&path, &paths, Links::Follow, meter).pop();
+        let (hashed, _) = hashed.ok_or("it could not be hashed")??;
+        let (content, len) = (hashed.tree.id(), hashed.stamp.len);
+        let file = Publication {
+            name,
+            content,
+            len,
+            kind: PublicationKind::File,
+        };
+        Ok(Entry::of_file(file, path, hashed))
+    }
+
+    fn hash_folder(&self, path: PathBuf, name: FileName, meter: &Meter) -> Result<Entry, String> {
+        let walked = walk(&path)?;
+        meter.len.store(walked.len, Ordering::Relaxed);
+        let (places, paths): (Vec<_>, Vec<_>) = walked.files.into_iter().unzip();
+        let results = self.hash_files(&path, &paths, Links::Refuse, meter);
+        if meter.is_cancelled.load(Ordering::Relaxed) {
+            return Err("it was cancelled".to_owned());
+        }
+        let (mut skipped, mut files, mut entries) = (walked.skipped, Vec::new(), Vec::new());
+        for ((place, path), result) in places.into_iter().zip(paths).zip(results) {
+            match result {
+                Ok((hashed, is_executable)) => {
+                    let (seconds, nanos) = hashed.stamp.modified;
+                    let file = FileEntry {
+                        len: hashed.stamp.len,
+                        content: hashed.tree.id(),
+                        is_executable,
+                        modified: Modified {
+                            seconds,
+                            nanos: u32::try_from(nanos).unwrap_or(0),
+                        },
+                    };
+                    entries.push(folder::Entry {
+                        path: place,
+                        node: Node::File(file),
+                    });
+                    files.push(Local { path, hashed });
+                }
+                Err(reason) => skipped.add(&path, &reason),
+            }
+        }
+        self.tell_skipped(&path, skipped.into_lines().collect());
+        entries.extend(empty_folders(walked.folders, &entries));
+        let listing = Listing::new(entries).map_err(|error| error.to_string())?;
+        let bytes = listing.encode();
+        if bytes.len() as u64 > MAX_LISTING_LEN {
+            return Err("its listing is larger than 128 MiB".to_owned());
+        }
+        let contents = Contents {
+            files: files.len(),
+            len: listing.total_len(),
+        };
+        let len = bytes.len() as u64;
+        let listing = ListingBytes::new(bytes)?;
+        let file = Publication {
+            name,
+            content: listing.content(),
+            len,
+            kind: PublicationKind::Folder,
+        };
+        Ok(Entry {
+            shared: Shared {
+                file,
+                path,
+                contents,
+            },
+            files,
+            listing: Some(listing),
+            is_adopted: false,
+        })
+    }
+
+    /// Hashes the files at `paths`, which belong to what is shared at `root`. Each comes with whether its
+    /// owner may run it.
+    fn hash_files(
+        &self,
+        root: &Path,
+        paths: &[PathBuf],
+        links: Links,
+        meter: &Meter,
+    ) -> Vec<Result<(Hashed, bool), String>> {
+        let hashes = &self.0.background.hashes;
+        let mut known = hashes.known();
+        let before: Vec<_> = {
+            let offers = self.offers();
+            let entries = offers.entries.values();
+            let same = entries.filter(|entry| entry.shared.path == root);
+            same.cloned().collect()
+        };
+        for local in before.iter().flat_map(|entry| &entry.files) {
+            known.add(&local.hashed);
+        }
+        let looked = hash_all(paths, links, &known, meter);
+        let fresh = looked.iter().flatten().filter(|looked| !looked.is_kept);
+        hashes.keep(fresh.map(|looked| looked.hashed.clone()));
+        let read = meter.read.load(Ordering::Relaxed);
+        self.0.read_bytes.fetch_add(read, Ordering::Relaxed);
+        let with_mode = |looked: Looked| {
+            let is_executable = looked.found.mode() & 0o100 != 0;
+            (looked.hashed, is_executable)
+        };
+        looked
+            .into_iter()
+            .map(|looked| looked.map(with_mode))
+            .collect()
+    }
+
+    fn tell_skipped(&self, folder: &Path, lines: Vec<String>) {
+        let known: HashSet<_> = lines.iter().cloned().collect();
+        let before = self.told().insert(folder.to_owned(), known);
+        let before = before.unwrap_or_default();
+        for text in lines {
+            if !before.contains(&text) {
+                self.tell(Event::Warning { text });
+            }
+        }
+    }
+}

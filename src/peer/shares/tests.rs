@@ -1,0 +1,224 @@
+//! Shares on a real disk: what is served of them, and what is taken back.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use super::offers::MAX_COPIES;
+use super::*;
+use crate::wire::control::PublicationKind;
+use crate::wire::folder::Listing;
+
+async fn share(shares: &Shares, path: &Path) -> Shared {
+    shares.add(path, None).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_share_has_the_id_that_b3sum_prints() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    for len in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20] {
+        let path = dir.path().join(format!("file {len}"));
+        std::fs::write(&path, vec![7; len]).unwrap();
+        let shared = share(&shares, &path).await;
+        assert_eq!(
+            shared.file.content.0,
+            *blake3::hash(&vec![7; len]).as_bytes()
+        );
+        let serving = shares.open(&shared.file.content).unwrap();
+        let mut bytes = vec![0; len];
+        serving.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, vec![7; len]);
+    }
+    assert_eq!(shares.list().len(), 6);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_withdrawn_and_never_served_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "before").unwrap();
+    let (shares, mut withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, &path).await;
+    let serving = shares.open(&shared.file.content).unwrap();
+    std::fs::write(&path, "after, and longer").unwrap();
+    assert_eq!(serving.check(), Err(Gone));
+    assert!(shares.open(&shared.file.content).is_none() && shares.list().is_empty());
+    assert_eq!(withdrawn.try_recv().unwrap().shared, shared);
+    assert!(withdrawn.try_recv().is_err(), "told once");
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_withdrawn_when_somebody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "here").unwrap();
+    let (shares, mut withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, &path).await;
+    std::fs::remove_file(&path).unwrap();
+    assert!(shares.open(&shared.file.content).is_none());
+    assert_eq!(withdrawn.try_recv().unwrap().shared, shared);
+}
+
+#[tokio::test]
+async fn what_is_removed_is_not_served_even_when_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "here").unwrap();
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, &path).await;
+    let serving = shares.open(&shared.file.content).unwrap();
+    assert_eq!(shares.remove(|other| *other == shared), [shared]);
+    assert_eq!(serving.check(), Err(Gone));
+}
+
+#[tokio::test]
+async fn only_plain_files_are_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    for (path, reason) in [
+        (fifo, "not a plain file"),
+        (dir.path().join("gone"), "no such file"),
+        (PathBuf::from("/dev/zero"), "not a plain file"),
+    ] {
+        let error = shares.add(&path, None).await.unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(shares.list().is_empty());
+}
+
+fn read_all(shares: &Shares, content: &ContentId) -> Vec<u8> {
+    let serving = shares.open(content).unwrap();
+    let layout = serving.tree().layout();
+    let mut bytes = vec![0; usize::try_from(layout.len()).unwrap()];
+    serving.read_at(&mut bytes, 0).unwrap();
+    assert_eq!(*blake3::hash(&bytes).as_bytes(), content.0);
+    bytes
+}
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("talks/old/empty")).unwrap();
+    for name in ["talks/a.txt", "talks/b.txt", "talks/old/a.txt"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
+    std::fs::copy(
+        dir.path().join("talks/a.txt"),
+        dir.path().join("talks/copy"),
+    )
+    .unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_folder_is_one_share_and_serves_all_that_lies_in_it() {
+    let dir = folder();
+    let run = dir.path().join("talks/b.txt");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&run, mode).unwrap();
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, &dir.path().join("talks")).await;
+    assert_eq!(shares.list(), std::slice::from_ref(&shared));
+    assert_eq!(shared.file.kind, PublicationKind::Folder);
+    assert_eq!(shared.file.name.as_str(), "talks");
+    let bytes = read_all(&shares, &shared.file.content);
+    assert_eq!(bytes.len() as u64, shared.file.len);
+    let listing = Listing::decode(&bytes).unwrap();
+    let total = "talks/a.txt".len() * 3 + "talks/old/a.txt".len();
+    assert_eq!(shared.contents.len, total as u64);
+    assert_eq!(
+        (listing.total_len(), shared.contents.files),
+        (total as u64, 4)
+    );
+    let paths: Vec<_> = listing
+        .entries()
+        .iter()
+        .map(|entry| entry.path.as_str())
+        .collect();
+    assert_eq!(paths, ["a.txt", "b.txt", "copy", "old/a.txt", "old/empty"]);
+    for (path, file) in listing.files() {
+        let local = dir.path().join("talks").join(path.as_str());
+        let served = read_all(&shares, &file.content);
+        assert_eq!(served, std::fs::read(&local).unwrap());
+        let found = local.metadata().unwrap();
+        assert_eq!(file.is_executable, path.as_str() == "b.txt");
+        assert_eq!(file.modified.seconds, found.mtime());
+        assert_eq!(i64::from(file.modified.nanos), found.mtime_nsec());
+    }
+    assert_eq!(shares.remove(|other| *other == shared).len(), 1);
+    assert!(shares.open(&shared.file.content).is_none());
+    for (_, file) in listing.files() {
+        assert!(shares.open(&file.content).is_none());
+    }
+    assert!(shares.offers().places.is_empty());
+}
+
+#[tokio::test]
+async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_again() {
+    let dir = folder();
+    let path = dir.path().join("talks");
+    let background = Background::default();
+    let (shares, mut withdrawn) = Shares::new(background.clone());
+    let shared = share(&shares, &path).await;
+    let listing = read_all(&shares, &shared.file.content);
+    let listing = Listing::decode(&listing).unwrap();
+    let content_of = |wanted: &str| {
+        let mut files = listing.files();
+        let found = files.find(|(path, _)| path.as_str() == wanted);
+        found.unwrap().1.content
+    };
+    std::fs::write(path.join("b.txt"), "another").unwrap();
+    std::fs::remove_file(path.join("a.txt")).unwrap();
+    assert!(shares.open(&content_of("b.txt")).is_none());
+    assert!(
+        shares.open(&content_of("a.txt")).is_some(),
+        "there is a copy of it"
+    );
+    assert!(withdrawn.try_recv().is_err(), "the folder is still there");
+    assert_eq!(background.changes.next().await, path);
+    let before = shares.at(&path, &shared.file.name);
+    let read = shares.read_bytes();
+    let entry = shares.prepare(&path, Some(shared.file.name.clone()));
+    let gone = shares.replace(&before, entry.await.unwrap()).unwrap();
+    assert_eq!(gone, std::slice::from_ref(&shared));
+    assert!(shares.read_bytes() > read);
+    let now = shares.list();
+    assert_eq!(now.len(), 1);
+    assert_ne!(now[0].file.content, shared.file.content);
+    assert!(shares.open(&shared.file.content).is_none());
+}
+
+#[tokio::test]
+async fn what_nobody_wants_any_more_is_not_offered_when_it_is_ready() {
+    let dir = folder();
+    let path = dir.path().join("talks");
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, &path).await;
+    let name = Some(shared.file.name.clone());
+    let entry = shares.prepare(&path, name).await.unwrap();
+    shares.remove(|_| true);
+    assert_eq!(shares.replace(&[], entry), None);
+    assert!(shares.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_thousand_equal_files_are_remembered_a_few_times() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..1000 {
+        std::fs::write(dir.path().join(number.to_string()), "same").unwrap();
+    }
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let shared = share(&shares, dir.path()).await;
+    assert_eq!(shared.contents.files, 1000);
+    let content = ContentId(*blake3::hash(b"same").as_bytes());
+    assert_eq!(shares.offers().places[&content].len(), MAX_COPIES);
+    shares.remove(|_| true);
+    assert!(shares.offers().places.is_empty());
+}
