@@ -110,13 +110,10 @@ fn give_up(meter: &Meter) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::shares::Background;
+    use super::super::unpack::tests::{entry, unpacking};
     use super::*;
-    use crate::wire::control::{Publication, PublicationKind};
-    use crate::wire::folder::{Entry, FileEntry, Listing, Modified};
-    use crate::wire::id::ContentId;
+    use crate::wire::folder::Listing;
 
     const LARGE_LEN: usize = 3 << 20;
 
@@ -127,30 +124,8 @@ mod tests {
 
     /// One large file and so many small ones.
     fn listing(small: usize) -> Listing {
-        let entry = |number| {
-            let bytes = bytes_of(number);
-            Entry {
-                path: format!("f{number}").parse().unwrap(),
-                node: Node::File(FileEntry {
-                    len: bytes.len() as u64,
-                    content: ContentId(*blake3::hash(&bytes).as_bytes()),
-                    is_executable: false,
-                    modified: Modified::default(),
-                }),
-            }
-        };
+        let entry = |number| entry(&format!("f{number}"), &bytes_of(number));
         Listing::new((0..=small).map(entry).collect()).unwrap()
-    }
-
-    fn open(dir: &Path, listing: &Listing) -> Unpacking {
-        let bytes = listing.encode();
-        let file = Publication {
-            name: "talks".parse().unwrap(),
-            content: ContentId(*blake3::hash(&bytes).as_bytes()),
-            len: bytes.len() as u64,
-            kind: PublicationKind::Folder,
-        };
-        Unpacking::open(dir, file, listing.clone()).unwrap()
     }
 
     fn nothing_shared() -> Shares {
@@ -160,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_left_is_hashed_in_view_of_who_waits_and_only_the_right_stays() {
         let (dir, listing) = (tempfile::tempdir().unwrap(), listing(BATCH + 10));
-        let folder = open(dir.path(), &listing);
+        let folder = unpacking(dir.path(), &listing);
         folder.make_folders().unwrap();
         let mut right = 0;
         for (index, entry) in listing.entries().iter().enumerate() {
@@ -189,7 +164,7 @@ mod tests {
     #[test]
     fn who_gives_up_ends_it_and_loses_nothing() {
         let (dir, listing) = (tempfile::tempdir().unwrap(), listing(10));
-        let folder = open(dir.path(), &listing);
+        let folder = unpacking(dir.path(), &listing);
         for (index, entry) in listing.entries().iter().enumerate() {
             let number: usize = entry.path.as_str()[1..].parse().unwrap();
             std::fs::write(folder.path(index), bytes_of(number)).unwrap();
@@ -217,7 +192,7 @@ mod tests {
         shares.add(&own, None).await.unwrap();
         // Changed since it was hashed: its old id names nothing any more.
         std::fs::write(own.join("other 2"), "other").unwrap();
-        let folder = open(dir.path(), &listing(5));
+        let folder = unpacking(dir.path(), &listing(5));
         salvage(&folder, &shares, &Meter::default()).unwrap();
         assert_eq!(folder.done_len(), 300);
         let missing: Vec<_> = folder
