@@ -29,6 +29,7 @@ pub mod listen;
 pub mod listing;
 pub mod membership;
 pub mod meter;
+pub mod name;
 pub mod origin;
 pub mod pins;
 pub mod places;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use super::store::safe_inner_name;
+use super::name::safe_inner_name;
 use crate::wire::folder::{Listing, Node};
 use crate::wire::text::fold;
 

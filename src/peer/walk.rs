@@ -9,14 +9,12 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::hashing::explain;
+use super::store::HIDDEN_PREFIX;
 use crate::keyfile::holds_keys;
 use crate::wire::folder::{Entry, FolderPath, MAX_ENTRIES, Node};
 
 /// Lines about what is passed over; a summary follows them.
 const MAX_LINES: usize = 20;
-/// What our downloads are called until they are complete.
-const PART_PREFIX: &str = ".p2pfs-";
-
 /// Why nothing is shared of a directory in which p2pfs keeps its keys.
 pub const KEYS: &str = "p2pfs keeps its keys there";
 
@@ -109,7 +107,7 @@ fn judge(
 ) -> Result<Option<(FolderPath, FileType)>, String> {
     let name = entry.file_name();
     let name = name.to_str().ok_or("its name is not UTF-8")?;
-    if name.starts_with(PART_PREFIX) {
+    if name.starts_with(HIDDEN_PREFIX) {
         return Ok(None);
     }
     let kind = entry.file_type().map_err(|error| explain(&error))?;

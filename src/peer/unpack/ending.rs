@@ -9,12 +9,10 @@ use std::sync::PoisonError;
 
 use super::Unpacking;
 use crate::disk;
-use crate::peer::store::{PART_IS_GONE, StoreError, is_part, safe_file_name};
+use crate::peer::name::name_anew;
+use crate::peer::store::{PART_IS_GONE, StoreError, is_part};
 use crate::wire::folder::Node;
 use crate::wire::text::FileName;
-
-/// Names that are tried when a folder's is taken.
-const MAX_COPIES: u32 = 10_000;
 
 impl Unpacking {
     /// Has somebody removed it, or a folder in it? Blocking.
@@ -50,8 +48,7 @@ impl Unpacking {
         };
         let named = self.state().named.clone();
         if let Some(path) = named {
-            let synced = disk::sync_dir(&self.dir);
-            synced.map_err(|error| StoreError::new(&self.dir, &error))?;
+            self.sync_name()?;
             return Ok(path);
         }
         if !self.is_whole() {
@@ -60,22 +57,16 @@ impl Unpacking {
         self.open_up()
             .and_then(|()| disk::sync_file_system(&self.lock))
             .map_err(|error| fail(&self.dir, &error))?;
-        for copy in 1..=MAX_COPIES {
-            let name = safe_file_name(prefix, name.as_str(), copy);
-            let path = self.dir.join(&name);
-            match disk::rename_new(&self.root, &path) {
-                Ok(()) => {
-                    self.state().named = Some(path.clone());
-                    let synced = disk::sync_dir(&self.dir);
-                    synced.map_err(|error| StoreError::new(&self.dir, &error))?;
-                    return Ok(path);
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(fail(&path, &error)),
-            }
-        }
-        let reason = "there are too many folders of this name";
-        Err(StoreError::lasting(&self.dir, reason))
+        let path = name_anew(&self.root, &self.dir, (prefix, name), fail)?;
+        self.state().named = Some(path.clone());
+        self.sync_name()?;
+        Ok(path)
+    }
+
+    /// Makes the final name durable.
+    fn sync_name(&self) -> Result<(), StoreError> {
+        let synced = disk::sync_dir(&self.dir);
+        synced.map_err(|error| StoreError::new(&self.dir, &error))
     }
 
     /// Gives its folders the rights that the user's other new folders have.
