@@ -15,7 +15,8 @@ use super::setup;
 use crate::ipc::{self, AskError, End, Host, Replies, Request};
 use crate::peer::{Event, Peer, State};
 use crate::tracker::Tracker;
-use crate::tracker::metrics::{Dropped, Metrics, Shaken};
+use crate::tracker::labels::{Dropped, Shaken};
+use crate::tracker::metrics::Metrics;
 use crate::wire::text::safe;
 
 /// The command that asks for it.

@@ -9,9 +9,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::metrics::{
-    Asked, BOUNDS, Dropped, Histogram, Metrics, Refused, Resumption, Shaken, Stage,
-};
+use super::labels::{Asked, Dropped, Refused, Resumption, Shaken, Stage};
+use super::metrics::{BOUNDS, Histogram, Metrics};
 
 /// The media type of the text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,0 +1,217 @@
+//! The registry, driven by hand.
+
+use std::time::Duration;
+
+use super::*;
+use crate::wire::control::PublicationKind;
+use crate::wire::id::SessionId;
+
+fn peer(number: u8) -> PeerId {
+    PeerId([number; 32])
+}
+
+fn arrival(number: u8, user: &str, session: u8) -> Arrival {
+    Arrival {
+        peer: peer(number),
+        user: user.parse().unwrap(),
+        session: SessionId::from_bytes([session; 7]),
+        ip: "10.0.0.1".parse().unwrap(),
+        port: Some(8001),
+    }
+}
+
+fn file(name: &str, content: u8) -> Publication {
+    Publication {
+        name: name.parse().unwrap(),
+        content: ContentId([content; 32]),
+        len: 5,
+        kind: PublicationKind::File,
+    }
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::new(10);
+    registry
+        .log_in(Instant::now(), arrival(1, "ana", 1))
+        .unwrap();
+    registry
+        .log_in(Instant::now(), arrival(2, "bob", 2))
+        .unwrap();
+    registry
+}
+
+fn found(registry: &Registry, term: &str) -> Vec<(String, u32)> {
+    let hits = registry.search(term, Place::START);
+    hits.map(|(_, hit)| (hit.file.name.as_str().to_owned(), hit.holders))
+        .collect()
+}
+
+#[test]
+fn same_name_and_content_is_one_hit_everything_else_is_apart() {
+    let mut registry = registry();
+    registry
+        .publish(
+            peer(1),
+            vec![
+                file("talk.mp4", 1),
+                file("talk.mp4", 2),
+                file("copy.mp4", 1),
+            ],
+        )
+        .unwrap();
+    registry
+        .publish(peer(2), vec![file("talk.mp4", 1), file("talk.mp4", 1)])
+        .unwrap();
+    assert_eq!(
+        found(&registry, "talk"),
+        [("talk.mp4".into(), 2), ("talk.mp4".into(), 1)]
+    );
+    assert_eq!(registry.holders(&ContentId([1; 32]), None).count(), 2);
+    registry.unpublish(peer(1), &[file("copy.mp4", 1)]);
+    assert_eq!(
+        registry.holders(&ContentId([1; 32]), None).count(),
+        2,
+        "it has it under another name"
+    );
+    registry.unpublish(peer(1), &[file("talk.mp4", 1)]);
+    assert_eq!(registry.holders(&ContentId([1; 32]), None).count(), 1);
+}
+
+#[test]
+fn nobody_can_take_out_what_another_published() {
+    let mut registry = registry();
+    registry
+        .publish(peer(1), vec![file("talk.mp4", 1)])
+        .unwrap();
+    registry.unpublish(peer(2), &[file("talk.mp4", 1)]);
+    assert_eq!(found(&registry, "talk"), [("talk.mp4".into(), 1)]);
+}
+
+#[test]
+fn a_silent_peer_is_hidden_and_comes_back_with_everything() {
+    let mut registry = registry();
+    registry
+        .publish(peer(1), vec![file("talk.mp4", 1)])
+        .unwrap();
+    registry.hide(peer(1));
+    assert!(found(&registry, "talk").is_empty());
+    assert_eq!(registry.peer_count(), 1);
+    assert_eq!(registry.holders(&ContentId([1; 32]), None).count(), 0);
+    registry
+        .come_back(Instant::now(), arrival(1, "ana", 1))
+        .unwrap();
+    assert_eq!(found(&registry, "talk"), [("talk.mp4".into(), 1)]);
+}
+
+#[test]
+fn a_new_login_begins_without_files_a_repeated_one_changes_nothing() {
+    let mut registry = registry();
+    registry
+        .publish(peer(1), vec![file("talk.mp4", 1)])
+        .unwrap();
+    registry
+        .log_in(Instant::now(), arrival(1, "ana", 1))
+        .unwrap();
+    assert_eq!(registry.record(&peer(1)).unwrap().file_count(), 1);
+    registry
+        .log_in(Instant::now(), arrival(1, "ana", 9))
+        .unwrap();
+    assert_eq!(registry.record(&peer(1)).unwrap().file_count(), 0);
+    assert_eq!(registry.record(&peer(1)).unwrap().digest(), 0);
+    assert!(found(&registry, "talk").is_empty() && registry.catalog.is_empty());
+}
+
+#[test]
+fn names_belong_to_whoever_came_first() {
+    let mut registry = registry();
+    let later = Instant::now() + Duration::from_secs(60);
+    let refused = registry.log_in(later, arrival(3, "ANA", 3));
+    assert!(
+        matches!(
+            refused,
+            Err(Refusal::NameInUse {
+                since_s: 59..=61,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    registry.leave(peer(1));
+    assert_eq!(
+        registry.log_in(later, arrival(3, "ana", 3)),
+        Err(Refusal::NameReserved)
+    );
+    assert_eq!(registry.log_in(later, arrival(1, "ana", 3)), Ok(()));
+}
+
+#[test]
+fn a_name_that_was_taken_meanwhile_is_known_before_the_answer() {
+    let mut registry = registry();
+    let name = |text: &str| text.parse().unwrap();
+    assert!(
+        registry.may_return(&peer(1), &name("ana")) && registry.may_return(&peer(3), &name("eve"))
+    );
+    assert!(!registry.may_return(&peer(3), &name("ANA")), "in use");
+    registry.leave(peer(1));
+    assert!(!registry.may_return(&peer(3), &name("ana")), "reserved");
+}
+
+#[test]
+fn many_files_of_one_name_are_walked_once_each_also_while_some_go() {
+    let mut registry = registry();
+    let files: Vec<_> = (0..=255).map(|content| file("same.txt", content)).collect();
+    registry.publish(peer(1), files.clone()).unwrap();
+    let places: Vec<_> = registry.search("same", Place::START).collect();
+    assert_eq!(places.len(), 256);
+    let (place, next) = &places[100];
+    registry.unpublish(peer(1), &files[..50]);
+    let (_, hit) = registry.search("same", *place).next().unwrap();
+    assert_eq!(hit, *next, "a place stays what it was");
+}
+
+#[test]
+fn limits_hold() {
+    let mut registry = registry();
+    for number in 3..=10 {
+        registry
+            .log_in(
+                Instant::now(),
+                arrival(number, &format!("user{number}"), number),
+            )
+            .unwrap();
+    }
+    assert_eq!(
+        registry.log_in(Instant::now(), arrival(11, "late", 11)),
+        Err(Refusal::Full)
+    );
+    assert_eq!(
+        registry.log_in(Instant::now(), arrival(10, "user10", 12)),
+        Ok(()),
+        "already counted"
+    );
+    let many = (0..=MAX_FILES_PER_PEER)
+        .map(|n| file(&format!("f{n}"), 1))
+        .collect();
+    assert!(matches!(
+        registry.publish(peer(1), many),
+        Err(Refusal::TooManyFiles { .. })
+    ));
+    assert_eq!(
+        registry.record(&peer(1)).unwrap().file_count() as usize,
+        MAX_FILES_PER_PEER
+    );
+}
+
+#[test]
+fn leaving_leaves_nothing_behind() {
+    let mut registry = registry();
+    registry
+        .publish(
+            peer(1),
+            (0..200).map(|n| file(&format!("f{n}"), n)).collect(),
+        )
+        .unwrap();
+    registry.leave(peer(1)).unwrap();
+    assert!(registry.catalog.is_empty() && registry.peer_count() == 1);
+    assert!(registry.leave(peer(1)).is_none());
+}

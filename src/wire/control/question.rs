@@ -1,0 +1,147 @@
+//! What peers ask: the bodies of their requests.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::codec::{self, DecodeError};
+use super::super::id::ContentId;
+use super::super::password::Password;
+use super::super::text::{FileName, UserName};
+use super::super::{MAX_CURSOR_LEN, MAX_FILE_LEN, MAX_FILES_PER_REQUEST, MAX_TERM_LEN};
+
+/// Who wants to log in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Login {
+    /// The name under which others see this peer.
+    pub user: UserName,
+    /// What this user knows, for a tracker that asks for it.
+    pub password: Option<Password>,
+}
+
+impl Login {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        codec::encode(&self.user, out);
+        if let Some(password) = &self.password {
+            codec::encode_secret(password.expose(), out);
+        }
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (user, rest) = codec::decode_first(body)?;
+        let password = match rest {
+            [] => None,
+            rest => Some(codec::decode(rest)?),
+        };
+        Ok(Self { user, password })
+    }
+}
+
+/// What a publication is. New kinds are added at the end.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum PublicationKind {
+    /// One file; the content is its bytes.
+    #[default]
+    File,
+    /// A folder; the content is its listing ([`crate::wire::folder`]).
+    Folder,
+}
+
+/// A file or folder that a peer offers.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Publication {
+    /// The name that others search for.
+    pub name: FileName,
+    /// The hash of its bytes; of a folder, of its listing.
+    pub content: ContentId,
+    /// The length of the content in bytes, at most [`MAX_FILE_LEN`].
+    #[serde(deserialize_with = "file_len")]
+    pub len: u64,
+    /// What it is.
+    pub kind: PublicationKind,
+}
+
+impl Publication {
+    /// The name as people see it: a folder's ends with a slash, which no name holds itself.
+    #[must_use]
+    pub fn shown_name(&self) -> String {
+        match self.kind {
+            PublicationKind::File => self.name.to_string(),
+            PublicationKind::Folder => format!("{}/", self.name),
+        }
+    }
+
+    /// This publication's share of a [`super::HeartbeatAck::digest`].
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        let mut bytes = Vec::with_capacity(320);
+        codec::encode(self, &mut bytes);
+        let hash = blake3::hash(&bytes);
+        u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("BLAKE3 has 32 bytes"))
+    }
+}
+
+pub(super) fn file_len<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let len = u64::deserialize(deserializer)?;
+    if len > MAX_FILE_LEN {
+        Err(serde::de::Error::custom("file too large"))
+    } else {
+        Ok(len)
+    }
+}
+
+/// Where a listing goes on; opaque to the asker.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Cursor(#[serde(deserialize_with = "codec::list::<MAX_CURSOR_LEN, _, _>")] pub Vec<u8>);
+
+/// The body of PUBLISH and UNPUBLISH.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Files {
+    /// The files meant.
+    #[serde(deserialize_with = "codec::list::<MAX_FILES_PER_REQUEST, _, _>")]
+    pub files: Vec<Publication>,
+}
+
+/// The body of SEARCH.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Search {
+    /// The text that names shall contain; empty finds nothing.
+    #[serde(deserialize_with = "term")]
+    pub term: String,
+    /// Where to go on; empty at first.
+    pub cursor: Cursor,
+}
+
+fn term<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let term = String::deserialize(deserializer)?;
+    if term.len() > MAX_TERM_LEN {
+        Err(serde::de::Error::custom("term too long"))
+    } else {
+        Ok(term)
+    }
+}
+
+/// The body of LOCATE.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Locate {
+    /// The content wanted.
+    pub content: ContentId,
+    /// Where to go on; empty at first.
+    pub cursor: Cursor,
+}
+
+/// The body of LIST_PEERS.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListPeers {
+    /// Where to go on; empty at first.
+    pub cursor: Cursor,
+}
+
+/// The body of LIST_FILES.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListFiles {
+    /// Whose files; everybody's when absent.
+    pub user: Option<UserName>,
+    /// Where to go on; empty at first.
+    pub cursor: Cursor,
+}
