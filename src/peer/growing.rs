@@ -416,4 +416,35 @@ mod tests {
         drop(second);
         assert!(nursery.get(&content).is_none());
     }
+
+    /// Nobody knows what the disk has of it: it is fetched again, and the next run does not count on it either.
+    #[test]
+    fn what_a_failed_sync_may_have_lost_counts_no_more() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::new(3 << 20).unwrap());
+        let content = ContentId([7; 32]);
+        let [one, two, three] = [0, 1, 2].map(|number| layout.piece(number).unwrap());
+        let part = Arc::new(Part::that_cannot_be_synced(dir.path(), content, layout));
+        let durable = Here::from([(three, [3; 32])]);
+        let growing = Growing::new(content, Arc::clone(&part), &durable);
+        growing.put(one, &[1; 1 << 20], &[1; 32]).unwrap();
+        let lost = std::thread::scope(|scope| {
+            // The sync has failed and waits for those who write.
+            let writing = growing.writing.read().unwrap();
+            let syncing = scope.spawn(|| growing.sync().unwrap_err().1);
+            while !growing.state().unsynced.is_empty() {
+                std::thread::yield_now();
+            }
+            part.put(two, &[2; 1 << 20], &[2; 32]).unwrap();
+            let mut state = growing.state();
+            state.has.insert(two);
+            state.unsynced.push(two);
+            drop((state, writing));
+            syncing.join().unwrap()
+        });
+        assert_eq!(lost, [one, two]);
+        assert_eq!(growing.here().iter().collect::<Vec<_>>(), [three]);
+        assert_eq!(growing.sync().unwrap(), 0, "what is lost is not synced");
+        let records = part.records_on_disk(dir.path(), content);
+        assert_eq!((records.durable, records.doubtful), (Here::new(), durable));
+    }
 }

@@ -125,9 +125,13 @@ impl Journal {
     /// # Errors
     /// What the system says: whatever was written since the last success may be lost then.
     pub fn sync(&self, part: &File) -> io::Result<()> {
+        self.sync_by(|| part.sync_data())
+    }
+
+    fn sync_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         // Taken before the sync: what is written meanwhile is not covered by it.
         let covered = self.end();
-        part.sync_data()?;
+        sync()?;
         // A journal that cannot be written costs the next run some reading, and nobody a piece.
         let _ = self.note_synced(covered);
         Ok(())
@@ -438,5 +442,17 @@ mod tests {
         let opened = Journal::open(dir.path(), "j", content, layout).unwrap();
         let (_, records) = opened.unwrap();
         assert!(records.durable.is_empty() && records.doubtful.len() == 1);
+    }
+
+    #[test]
+    fn what_is_written_while_a_sync_runs_is_not_covered_by_it() {
+        let fixture = Fixture::new();
+        fixture.note(1);
+        let sync = || {
+            fixture.note(2);
+            Ok(())
+        };
+        fixture.journal.sync_by(sync).unwrap();
+        assert_eq!(fixture.records(), (vec![1], vec![2]));
     }
 }

@@ -428,16 +428,27 @@ mod tests {
     fn a_download_that_has_its_final_name_is_not_begun_again() {
         let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let first = open(&dir, Restart::Restores);
-        for number in 1..=3 {
-            let mut record = Record::new(&aim(number, out.path()));
-            record.is_finishing = number < 3;
+        let gone = out.path().join("gone");
+        for (number, dir) in [
+            (1, out.path()),
+            (2, out.path()),
+            (3, out.path()),
+            (4, &gone),
+        ] {
+            let mut record = Record::new(&aim(number, dir));
+            record.is_finishing = number != 3;
             first.note(number.into(), record);
         }
         first.flush();
         drop(first);
         let part = crate::peer::store::hidden_stem(ContentId([2; 32]), 1) + ".part";
         std::fs::write(out.path().join(part), "here").unwrap();
-        assert_eq!(numbers(&open(&dir, Restart::Restores).load()), [2, 3]);
+        let left = numbers(&open(&dir, Restart::Restores).load());
+        assert_eq!(
+            left,
+            [2, 3, 4],
+            "nobody knows what is in a place that is away"
+        );
     }
 
     #[test]

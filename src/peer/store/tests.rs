@@ -205,3 +205,22 @@ fn a_directory_that_will_not_do_is_one_clear_line() {
     assert!(error.reason.contains("are free"), "{error}");
     assert_eq!(names_in(dir.path()), ["file"]);
 }
+
+const UNSYNCABLE_JOURNAL: &str = "journal";
+
+impl Part {
+    /// One whose disk takes what is written, and fails when that is to be made durable.
+    pub fn that_cannot_be_synced(dir: &Path, content: ContentId, layout: Layout) -> Self {
+        let file = File::options().read(true).write(true).open("/dev/null");
+        Self {
+            file: file.unwrap(),
+            journal: Journal::create(dir, UNSYNCABLE_JOURNAL, content, layout).unwrap(),
+        }
+    }
+
+    /// What the next run would read in its journal.
+    pub fn records_on_disk(&self, dir: &Path, content: ContentId) -> Records {
+        let opened = Journal::open(dir, UNSYNCABLE_JOURNAL, content, self.layout());
+        opened.unwrap().unwrap().1
+    }
+}

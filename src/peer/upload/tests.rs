@@ -46,6 +46,11 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Self {
+        Self::with(3).await
+    }
+
+    /// Only the first so many pieces are here.
+    async fn with(count: usize) -> Self {
         let words = u32::try_from(LEN / 4).unwrap();
         let bytes: Vec<u8> = (0..words).flat_map(u32::to_le_bytes).collect();
         let dir = tempfile::tempdir().unwrap();
@@ -54,9 +59,11 @@ impl Pair {
         let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
         let growing = Arc::new(Growing::new(content, partial.part(), &here));
         let mut page = Vec::new();
-        for (piece, bytes) in layout.pieces().zip(bytes.chunks(PIECE)) {
+        for (number, (piece, bytes)) in layout.pieces().zip(bytes.chunks(PIECE)).enumerate() {
             let hash = hash_piece(layout, piece, bytes);
-            growing.put(piece, bytes, &hash).unwrap();
+            if number < count {
+                growing.put(piece, bytes, &hash).unwrap();
+            }
             page.extend(hash);
         }
         growing
@@ -304,4 +311,22 @@ async fn of_a_shared_file_that_changed_nothing_leaves() {
     pair.request(2, 0).await;
     assert_eq!(pair.hear().await, Heard::Absent);
     assert_eq!(pair.hear_until_pong().await, []);
+}
+
+/// What is not here yet is nothing but room on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_more_than_it_was_told_of_is_cut_off() {
+    let mut pair = Pair::with(2).await;
+    pair.open(0, pair.content).await;
+    assert_eq!(pair.hear().await, Heard::Opened(LEN as u64));
+    pair.request(1, 2).await;
+    let ended = timeout(Duration::from_secs(10), pair.serving).await;
+    let error = ended.unwrap().unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConnectionError::Violation("a piece that is not here")
+        ),
+        "{error}"
+    );
 }
