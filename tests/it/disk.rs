@@ -2,9 +2,8 @@
 //! The numbers are rows of `docs/bad-inputs.md`.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,31 +11,47 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::support::failing::{ANY, Failing, RENAME, SYNC_ALL, SYNC_DATA, WRITE};
-use crate::support::mounts::Mounts;
+use crate::support::failing::{ANY, Failing, Faults, RENAME, SYNC_ALL, SYNC_DATA, WRITE};
+use crate::support::mounts::{Mounts, fill};
 use crate::support::terminal::Terminal;
-use crate::support::{Group, Process, assert_same, names_in, need, text, wait_until};
+use crate::support::{
+    Group, Process, assert_same, names_in, need, only_fetching, text, wait_until,
+};
 
 const MIB: u64 = 1 << 20;
 
-/// A seeder of these files.
-fn seeder(group: &Group, address: &str, files: &[&Path]) -> Process {
-    let mut args = Vec::new();
-    for file in files {
-        args.extend(["--share", file.to_str().unwrap()]);
-    }
-    let mut seeder = group.peer("seeder", address, &args);
-    for _ in files {
-        seeder.wait_for("Sharing");
-    }
-    seeder
+/// A seeder of x.bin, and bob, who downloads it into a directory where calls fail as told.
+struct FailingDisk {
+    _tracker: Process,
+    _seeder: Process,
+    bob: Process,
+    faults: Faults,
+    file: PathBuf,
+    out: PathBuf,
 }
 
-/// How a peer `name` without shares joins, which downloads into `out`.
-fn joining<'a>(address: &'a str, name: &'a str, out: &'a Path) -> Vec<&'a str> {
-    let mut args = vec!["--tracker", address, "--port", "0", "--bind", "127.0.0.1"];
-    args.extend(["--no-seed", "--name", name, "--out", out.to_str().unwrap()]);
-    args
+impl FailingDisk {
+    fn new(group: &Group, len: u64) -> Self {
+        let (tracker, address) = group.tracker();
+        let file = group.file("x.bin", len, 1);
+        let seeder = group.sharer("seeder", &address, &[&file], &[]);
+        let (failing, out) = (Failing::new(group), group.folder("out"));
+        let mut command = group.command("bob");
+        let faults = failing.prepare(&mut command, &out);
+        command
+            .arg("peer")
+            .args(only_fetching(&address, "bob", &out));
+        let mut bob = group.spawn("bob", command);
+        bob.wait_for("Joined");
+        Self {
+            _tracker: tracker,
+            _seeder: seeder,
+            bob,
+            faults,
+            file,
+            out,
+        }
+    }
 }
 
 /// Bytes that the part file in `dir` takes on disk.
@@ -65,7 +80,7 @@ fn row_62_a_download_waits_while_the_disk_is_full() {
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
     let other = group.file("other.bin", 3 * MIB, 2);
-    let _seeder = seeder(&group, &address, &[&file, &other]);
+    let _seeder = group.sharer("seeder", &address, &[&file, &other], &[]);
     let mounts = Mounts::new();
     let (out, elsewhere) = (group.folder("out"), group.folder("elsewhere"));
     mounts.run(&format!(
@@ -75,20 +90,14 @@ fn row_62_a_download_waits_while_the_disk_is_full() {
     let seen = mounts.see(&out);
     let args = [
         &["peer", "--down-limit", "30MiB"][..],
-        &joining(&address, "bob", &out),
+        &only_fetching(&address, "bob", &out),
     ]
     .concat();
     let mut bob = mounts.start(&group, "bob", &args);
     bob.wait_for("Joined");
     bob.say("download -b x.bin");
     wait_until("a third is there", || part_bytes(&seen) > LEN * 3 / 10);
-    let mut filler = File::create(seen.join("filler")).unwrap();
-    let full = loop {
-        if let Err(error) = filler.write_all(&[1; 1 << 16]) {
-            break error;
-        }
-    };
-    assert_eq!(full.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+    let filler = fill(&seen);
     bob.say("limit down off");
     let line = bob.wait_for("paused");
     assert!(line.contains("the disk is full"), "{line}");
@@ -98,8 +107,7 @@ fn row_62_a_download_waits_while_the_disk_is_full() {
     bob.say(&format!("download other.bin --out {}", elsewhere.display()));
     bob.wait_for("Download successful: other.bin");
     assert_same(&elsewhere.join("downloaded_other.bin"), &other, 3 * MIB);
-    drop(filler);
-    fs::remove_file(seen.join("filler")).unwrap();
+    fs::remove_file(filler).unwrap();
     bob.wait_for("Download successful: x.bin");
     assert_same(&seen.join("downloaded_x.bin"), &file, LEN);
     let said = bob.output();
@@ -116,15 +124,9 @@ fn row_62_a_download_waits_while_the_disk_is_full() {
 fn row_62_a_download_goes_on_after_a_disk_that_failed_for_a_while() {
     const LEN: u64 = 10 * MIB;
     let group = Group::new();
-    let (_tracker, address) = group.tracker();
-    let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
-    let (failing, out) = (Failing::new(&group), group.folder("out"));
-    let mut command = group.command("bob");
-    let faults = failing.prepare(&mut command, &out);
-    command.arg("peer").args(joining(&address, "bob", &out));
-    let mut bob = group.spawn("bob", command);
-    bob.wait_for("Joined");
+    let mut world = FailingDisk::new(&group, LEN);
+    let (bob, faults) = (&mut world.bob, &world.faults);
+    let (file, out) = (&world.file, &world.out);
     for (kinds, first, times, errno, words) in [
         (WRITE, 6, 5, Errno::DQUOT, "quota"),
         (WRITE, 6, 3, Errno::IO, "Input/output error"),
@@ -145,8 +147,8 @@ fn row_62_a_download_goes_on_after_a_disk_that_failed_for_a_while() {
         assert_eq!(faults.failed(), times, "{said}");
         assert_eq!(count(&said, "paused"), 1, "{said}");
         assert!(said.contains(words), "\"{words}\" is missing in: {said}");
-        assert_same(&out.join("downloaded_x.bin"), &file, LEN);
-        assert_eq!(names_in(&out), ["downloaded_x.bin"]);
+        assert_same(&out.join("downloaded_x.bin"), file, LEN);
+        assert_eq!(names_in(out), ["downloaded_x.bin"]);
         fs::remove_file(out.join("downloaded_x.bin")).unwrap();
         let written = bob.written_bytes() - written;
         if kinds == SYNC_DATA {
@@ -162,23 +164,27 @@ fn row_62_a_download_goes_on_after_a_disk_that_failed_for_a_while() {
 fn row_62_a_disk_that_never_syncs_is_one_line() {
     const LEN: u64 = 10 * MIB;
     let group = Group::new();
-    let (_tracker, address) = group.tracker();
-    let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
-    let (failing, out) = (Failing::new(&group), group.folder("out"));
-    let mut command = group.command("bob");
-    let faults = failing.prepare(&mut command, &out);
-    command.arg("peer").args(joining(&address, "bob", &out));
-    let mut bob = group.spawn("bob", command);
-    bob.wait_for("Joined");
+    let mut world = FailingDisk::new(&group, LEN);
+    let (bob, faults) = (&mut world.bob, &world.faults);
+    let (file, out) = (&world.file, &world.out);
     faults.set(SYNC_DATA, 1, u32::MAX, Errno::IO);
     bob.say("download x.bin");
     wait_until("several tries", || faults.failed() >= 4);
     faults.end();
     bob.wait_for("Download successful");
-    assert_same(&out.join("downloaded_x.bin"), &file, LEN);
+    assert_same(&out.join("downloaded_x.bin"), file, LEN);
     let said = bob.output();
     assert_eq!(count(&said, "paused"), 1, "{said}");
+
+    // What is not durable gets no final name.
+    fs::remove_file(out.join("downloaded_x.bin")).unwrap();
+    faults.set(SYNC_ALL, 1, u32::MAX, Errno::IO);
+    bob.say("download x.bin");
+    wait_until("a second try", || faults.failed() >= 2);
+    assert!(!out.join("downloaded_x.bin").exists());
+    faults.end();
+    bob.wait_for("Download successful");
+    assert_eq!(names_in(out), ["downloaded_x.bin"]);
 }
 
 /// Shows: row 61. What is known not to fit is not begun.
@@ -188,7 +194,7 @@ fn row_61_too_little_space_is_a_line_and_leaves_nothing() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", 10 * MIB, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let mounts = Mounts::new();
     let out = group.folder("out");
     mounts.run(&format!(
@@ -199,7 +205,7 @@ fn row_61_too_little_space_is_a_line_and_leaves_nothing() {
     for words in [&["needs 10.0 MiB", "8.0 MiB are free"][..], &["full"]] {
         let mut get = mounts.command(&group, "bob");
         get.args(["get", "x.bin"])
-            .args(joining(&address, "bob", &out));
+            .args(only_fetching(&address, "bob", &out));
         let output = get.stdin(Stdio::null()).output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(8), "{said}");
@@ -212,8 +218,7 @@ fn row_61_too_little_space_is_a_line_and_leaves_nothing() {
             "{:?}",
             names_in(&seen)
         );
-        let mut filler = File::create(seen.join("filler")).unwrap();
-        while filler.write_all(&[1; 4096]).is_ok() {}
+        fill(&seen);
     }
 }
 
@@ -225,7 +230,7 @@ fn row_63_a_directory_that_goes_in_the_middle_is_one_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let mounts = Mounts::new();
     let image = group.path("image");
     File::create(&image).unwrap().set_len(64 * MIB).unwrap();
@@ -252,7 +257,7 @@ fn row_63_a_directory_that_goes_in_the_middle_is_one_line() {
     ] {
         let out = parent.join(name);
         fs::create_dir(mounts.see(&out)).unwrap();
-        let args = [&slow[..], &joining(&address, name, &out)].concat();
+        let args = [&slow[..], &only_fetching(&address, name, &out)].concat();
         let mut get = mounts.start(&group, &format!("{name}.state"), &args);
         wait_until("it runs", || part_bytes(&mounts.see(&out)) > MIB);
         let line = line.replace("DIR", out.to_str().unwrap());
@@ -275,7 +280,7 @@ fn row_62_any_call_may_fail() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let failing = Failing::new(&group);
     let codes = Mutex::new(Vec::new());
     let next = AtomicU32::new(0);
@@ -286,7 +291,7 @@ fn row_62_any_call_may_fail() {
         let mut get = group.command(&format!("{name}.state"));
         let faults = failing.prepare(&mut get, &out);
         get.args(["get", "x.bin"])
-            .args(joining(&address, &name, &out));
+            .args(only_fetching(&address, &name, &out));
         get.stdin(Stdio::null());
         faults.set(ANY, nth, 1, errno);
         let mut run = || {
@@ -360,7 +365,7 @@ fn row_45_a_power_cut_takes_nothing_that_was_finished() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let mut seeder = seeder(&group, &address, &[&file]);
+    let mut seeder = group.sharer("seeder", &address, &[&file], &[]);
     seeder.say("limit up 25MiB");
     let mounts = Mounts::new();
     let (image, out) = (group.path("image"), group.folder("out"));
@@ -376,7 +381,7 @@ fn row_45_a_power_cut_takes_nothing_that_was_finished() {
         .status();
     assert!(compiled.unwrap().success());
 
-    let get = [&["get", "x.bin"][..], &joining(&address, "bob", &out)].concat();
+    let get = [&["get", "x.bin"][..], &only_fetching(&address, "bob", &out)].concat();
     let fetch_until = |what: &str, is_so: &dyn Fn(&Process) -> bool| {
         let mut get = mounts.start(&group, "bob", &get);
         wait_until(what, || is_so(&get));
@@ -446,7 +451,7 @@ fn a_paused_download_goes_on_where_it_was_and_a_cancelled_one_leaves_nothing() {
     let (_tracker, address) = group.tracker();
     let files = ["x.bin", "y.bin"].map(|name| group.file(name, LEN, name.as_bytes()[0]));
     let small = group.file("small.bin", 3 * MIB, 3);
-    let _seeder = seeder(&group, &address, &[&files[0], &files[1], &small]);
+    let _seeder = group.sharer("seeder", &address, &[&files[0], &files[1], &small], &[]);
     let mut bob = group.peer("bob", &address, &["--down-limit", "10MiB"]);
     let mut carl = group.peer("carl", &address, &["--no-seed", "--down-limit", "1MiB"]);
     let dir = group.path("bob");
@@ -499,20 +504,25 @@ fn a_paused_download_goes_on_where_it_was_and_a_cancelled_one_leaves_nothing() {
     assert_calm(&bob.output());
 }
 
-/// Shows: row 57. Two runs of one download in one directory, which do not know of each other.
+/// Shows: row 57. Runs of one download in one directory, which do not know of each other, and one of which is
+/// killed: what it leaves goes with the others.
 #[test]
 fn row_45_two_runs_of_one_download_do_not_meet() {
     const LEN: u64 = 20 * MIB;
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let out = group.folder("out");
-    let mut runs = ["ana", "bob"].map(|name| {
-        let slow = ["get", "x.bin", "--down-limit", "10MiB"];
-        group.start(name, &[&slow[..], &joining(&address, name, &out)].concat())
+    let [mut killed, mut runs @ ..] = ["carl", "ana", "bob"].map(|name| {
+        let slow = ["get", "x.bin", "--down-limit", "5MiB"];
+        group.start(
+            name,
+            &[&slow[..], &only_fetching(&address, name, &out)].concat(),
+        )
     });
-    wait_until("both run", || hidden_in(&out).len() == 4);
+    wait_until("all run", || hidden_in(&out).len() == 6);
+    killed.kill();
     for run in &mut runs {
         run.wait_for("Download successful");
         assert_eq!(run.exit_within(Duration::from_secs(10)), Some(0));
@@ -532,13 +542,13 @@ fn row_63_at_a_terminal_a_download_waits_for_its_directory() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let _seeder = seeder(&group, &address, &[&file]);
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let (out, away) = (group.folder("out"), group.path("away"));
     let passphrase = group.path("passphrase");
     let variables = [("P2PFS_PASSPHRASE_FILE", passphrase.to_str().unwrap())];
     let args = [
         &["peer", "--down-limit", "5MiB"][..],
-        &joining(&address, "bob", &out),
+        &only_fetching(&address, "bob", &out),
     ]
     .concat();
     let mut bob = Terminal::start_in(&group, "bob", &args, &variables);

@@ -291,8 +291,7 @@ fn row_30_a_flood_of_garbage_costs_members_nothing() {
     let group = Group::new();
     let (tracker, address) = group.tracker();
     let file = group.file("x.txt", 3_000_000, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let mut ana = group.sharer("ana", &address, &[&file], &[]);
     let mut bob = group.peer("bob", &address, &[]);
     tracker.reset_peak();
     let before = tracker.peak_kib();
@@ -368,8 +367,7 @@ fn row_55_downloaders_that_never_read_cost_little() {
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
     let content = ContentId(*hash(&file).as_bytes());
-    let mut seeder = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let seeder = group.sharer("ana", &address, &[&file], &[]);
     seeder.reset_peak();
     let before = seeder.peak_kib();
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
@@ -16,8 +15,8 @@ use p2pfs::wire::id::ContentId;
 use p2pfs::wire::transfer::{FileSet, Frame, Opened};
 
 use crate::support::member::Member;
-use crate::support::mounts::Mounts;
-use crate::support::{Group, Process, names_in, text, wait_until};
+use crate::support::mounts::{Mounts, fill};
+use crate::support::{Group, Process, names_in, only_fetching, text, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -419,8 +418,7 @@ fn small_and_large_files_that_are_shared_here_are_not_fetched() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let root = make_folder(&group);
-    let mut seeder = group.peer("seeder", &address, &["--share", root.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&root], &[]);
     let mut own_len = 3 * MIB + 5;
     group.file("own/one", own_len, 4);
     for number in 0_u64..1500 {
@@ -443,31 +441,14 @@ fn small_and_large_files_that_are_shared_here_are_not_fetched() {
     assert_equal(&tree(&group.path("leecher/downloaded_talks")), &tree(&root));
 }
 
-fn joining<'a>(address: &'a str, name: &'a str, out: &'a Path) -> Vec<&'a str> {
-    let mut args = vec!["--tracker", address, "--port", "0", "--bind", "127.0.0.1"];
-    args.extend(["--no-seed", "--name", name, "--out", out.to_str().unwrap()]);
-    args
-}
-
-/// Fills the disk at `dir` to the last byte.
-fn fill(dir: &Path) -> std::path::PathBuf {
-    let path = dir.join("filler");
-    let mut filler = File::create(&path).unwrap();
-    for len in [1 << 16, 1 << 12, 1] {
-        while filler.write_all(&vec![1; len]).is_ok() {}
-    }
-    path
-}
-
 /// Shows: a folder that is known not to fit is not begun, and leaves nothing.
-/// How: a disk of 4 MiB, with and without room for anything at all.
+/// How: a disk of 4 MiB, with and without room for anything at all, and for one who shares some of its files.
 #[test]
 fn row_61_a_folder_that_does_not_fit_is_a_line_and_leaves_nothing() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let root = make_folder(&group);
-    let mut seeder = group.peer("seeder", &address, &["--share", root.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&root], &[]);
     let mounts = Mounts::new();
     let out = group.folder("out");
     mounts.run(&format!(
@@ -475,10 +456,19 @@ fn row_61_a_folder_that_does_not_fit_is_a_line_and_leaves_nothing() {
         out.display()
     ));
     let seen = mounts.see(&out);
+    let exactly = root.join("a/b/c/d/exactly");
+    let share = ["peer", "--share", exactly.to_str().unwrap()];
+    let args = [&share[..], &only_fetching(&address, "carl", &out)].concat();
+    let mut carl = mounts.start(&group, "carl", &args);
+    carl.wait_for("Sharing");
+    carl.say("download talks");
+    carl.wait_for("it needs ");
+    assert_eq!(names_in(&seen), [""; 0], "nothing was copied for it");
+    drop(carl);
     for words in ["it needs ", "the disk is full"] {
         let mut get = mounts.command(&group, "bob");
         get.args(["get", "talks"])
-            .args(joining(&address, "bob", &out));
+            .args(only_fetching(&address, "bob", &out));
         let output = get.stdin(Stdio::null()).output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(8), "{said}");
@@ -501,11 +491,10 @@ fn row_62_a_folder_waits_while_the_disk_is_full() {
     }
     group.file("talks/two", 5 * MIB, 4);
     let root = group.path("talks");
+    let other = group.file("other.bin", 10 * MIB, 5);
     let limit = ["--up-limit", "4MiB"];
-    let share = ["--share", root.to_str().unwrap()];
-    let mut seeder = group.peer("seeder", &address, &[&share[..], &limit].concat());
-    seeder.wait_for("Sharing");
-    let mounts = Mounts::new();
+    let _seeder = group.sharer("seeder", &address, &[&root, &other], &limit);
+    let (mounts, elsewhere) = (Mounts::new(), group.folder("elsewhere"));
     for (name, here) in [("small", 30), ("large", 200)] {
         let out = group.folder(name);
         mounts.run(&format!(
@@ -513,16 +502,22 @@ fn row_62_a_folder_waits_while_the_disk_is_full() {
             out.display()
         ));
         let seen = mounts.see(&out);
-        let args = [&["peer"][..], &joining(&address, name, &out)].concat();
+        let args = [&["peer"][..], &only_fetching(&address, name, &out)].concat();
         let mut bob: Process = mounts.start(&group, &format!("{name}.state"), &args);
         bob.wait_for("Joined");
-        bob.say("download talks");
+        bob.say("download -b talks");
         wait_until("small files to come", || files_below(&seen) >= here + 2);
         let filler = fill(&seen);
         let line = bob.wait_for("paused");
         assert!(line.contains("talks"), "{line}");
         assert!(line.contains("full") || line.contains("it needs"), "{line}");
-        std::thread::sleep(Duration::from_secs(3));
+        // It is tried again while others come and go.
+        bob.say("transfers");
+        bob.wait_for("waiting: ");
+        bob.say(&format!("download other.bin --out {}", elsewhere.display()));
+        bob.wait_for("Download successful: other.bin");
+        bob.say("transfers");
+        bob.wait_for("waiting: ");
         fs::remove_file(filler).unwrap();
         bob.wait_for("Download successful: talks");
         assert_equal(&tree(&seen.join("downloaded_talks")), &tree(&root));

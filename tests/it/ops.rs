@@ -69,8 +69,7 @@ fn numbers_move_when_things_happen() {
     let group = Group::new();
     let (_tracker, address, metrics) = tracker(&group, &[]);
     let file = group.file("of the group.txt", 1000, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let mut ana = group.sharer("ana", &address, &[&file], &[]);
     wait_until("the peer and its file count", || {
         let numbers = numbers(metrics);
         let names = [
@@ -280,8 +279,7 @@ fn status_tells_of_the_tracker() {
     let group = Group::new();
     let (tracker, address, metrics) = tracker(&group, &[]);
     let file = group.file("report.txt", 1000, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let _ana = group.sharer("ana", &address, &[&file], &[]);
     wait_until("it is counted", || {
         status_json(&group, "tracker")["files"] == 1
     });
@@ -332,8 +330,7 @@ fn status_tells_of_a_peer_and_whether_it_has_its_tracker() {
     let group = Group::new();
     let (mut tracker, address, _) = tracker(&group, &[]);
     let file = group.file("large.bin", 3 << 20, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let mut ana = group.sharer("ana", &address, &[&file], &[]);
     let mut bob = group.peer("bob", &address, &["--no-seed"]);
     bob.say("download large.bin");
     bob.wait_for("Download successful");

@@ -4,7 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Group, Process, assert_same, names_in, wait_until};
+use p2pfs::peer::database::Memory;
+use p2pfs::peer::keeper::Restart;
+use p2pfs::peer::transfers::TransferId;
+use p2pfs::peer::unfinished::Unfinished;
+
+use crate::support::{Group, Process, assert_same, joining, names_in, only_fetching, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// Head and record of a journal, in bytes, and what a record of a piece begins with.
@@ -23,23 +28,8 @@ fn journalled(dir: &Path) -> Option<u64> {
 }
 
 fn get(group: &Group, address: &str, out: &Path, state: &str) -> Process {
-    let out = out.to_str().unwrap();
-    let args = [
-        "get",
-        "shared.bin",
-        "--tracker",
-        address,
-        "--port",
-        "0",
-        "--bind",
-        "127.0.0.1",
-        "--out",
-        out,
-        "--no-seed",
-        "--name",
-        "bob",
-        "--json",
-    ];
+    let get = ["get", "shared.bin", "--json"];
+    let args = [&get[..], &only_fetching(address, "bob", out)].concat();
     group.start(state, &args)
 }
 
@@ -58,12 +48,8 @@ fn row_45_a_killed_download_goes_on_where_it_was() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("shared.bin", LEN, 6);
-    let mut seeder = group.peer(
-        "seeder",
-        &address,
-        &["--share", file.to_str().unwrap(), "--up-limit", "100MiB"],
-    );
-    seeder.wait_for("Sharing");
+    let limit = ["--up-limit", "100MiB"];
+    let mut seeder = group.sharer("seeder", &address, &[&file], &limit);
     let out = group.folder("out");
     let mut here = 0;
     for step in 0..20 {
@@ -120,6 +106,20 @@ fn transfers(peer: &mut Process) -> Vec<String> {
     said.lines().filter(is_row).map(str::to_owned).collect()
 }
 
+/// Downloads that the next start with this state directory would find, and whether they are paused.
+fn left_by(state: &Path) -> Vec<(TransferId, bool)> {
+    // The store belongs to the peer that runs.
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(state.join("shares.redb"), copy.path().join("shares.redb")).unwrap();
+    let (events, _told) = tokio::sync::mpsc::channel(1);
+    let memory = Memory::new(Some(copy.path().to_owned()), events);
+    let loaded = Unfinished::new(memory, Restart::Restores).load();
+    let records = loaded.records.iter();
+    records
+        .map(|(id, record)| (*id, record.is_paused))
+        .collect()
+}
+
 /// Shows: what was not done when a peer ended, or was killed, goes on by itself, what was paused stays so,
 /// and what was cancelled or done is forgotten. In their order, with the numbers that they had.
 #[test]
@@ -163,7 +163,9 @@ fn row_45_unfinished_downloads_are_there_at_the_next_start() {
     let rows = transfers(&mut bob);
     assert_eq!(rows.len(), 3, "{rows:?}");
     assert!(!bob.output().contains("gone.bin: "), "cancel answers once");
-    std::thread::sleep(Duration::from_millis(200));
+    wait_until("what is left is on the disk", || {
+        left_by(&group.path("bob.state/peer")) == [(2, false), (3, true), (5, false)]
+    });
     bob.kill();
 
     for is_killed in [true, false] {
@@ -346,13 +348,8 @@ fn row_58_whoever_fetches_what_was_withdrawn_is_told_of_the_newer_version() {
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
     group.file("talks/big.bin", LEN, 2);
-    let mut ana = group.peer(
-        "ana",
-        &address,
-        &["--share", "x.bin", "talks", "--up-limit", "2MiB"],
-    );
-    ana.wait_for("Sharing x.bin");
-    ana.wait_for("Sharing talks/");
+    let limit = ["--up-limit", "2MiB"];
+    let ana = group.sharer("ana", &address, &[&file, &group.path("talks")], &limit);
     // Somebody who waits: at a terminal, or for what was begun before.
     let mut bob = group.peer("bob", &address, &[]);
     bob.say("download -b x.bin talks");
@@ -472,12 +469,8 @@ fn who_leaves_is_said_to_have_left_and_a_copy_shows_its_speed() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
-    let mut ana = group.peer(
-        "ana",
-        &address,
-        &["--share", "x.bin", "--up-limit", "10MiB"],
-    );
-    ana.wait_for("Sharing x.bin");
+    let limit = ["--up-limit", "10MiB"];
+    let mut ana = group.sharer("ana", &address, &[&file], &limit);
     let mut bob = group.peer("bob", &address, &[]);
     bob.say("download -b x.bin");
     wait_until("it runs", || {
@@ -490,29 +483,10 @@ fn who_leaves_is_said_to_have_left_and_a_copy_shows_its_speed() {
     bob.kill();
 
     let out = group.folder("carl");
-    let path = file.to_str().unwrap();
-    let args = [
-        "peer",
-        "--tracker",
-        &address,
-        "--name",
-        "carl",
-        "--port",
-        "0",
-        "--bind",
-        "127.0.0.1",
-    ];
-    let more = [
-        "--json",
-        "--share",
-        path,
-        "--get",
-        "x.bin",
-        "--exit",
-        "--out",
-        out.to_str().unwrap(),
-    ];
-    let mut carl = group.start("carl.state", &[&args[..], &more].concat());
+    let share = ["peer", "--share", file.to_str().unwrap()];
+    let fetch = ["--json", "--get", "x.bin", "--exit"];
+    let args = [&share[..], &fetch, &joining(&address, "carl", &out)].concat();
+    let mut carl = group.start("carl.state", &args);
     assert_eq!(
         carl.exit_within(Duration::from_secs(60)),
         Some(0),

@@ -29,6 +29,12 @@ fn quit(peer: &mut Process) {
     assert_eq!(peer.exit_within(Duration::from_secs(10)), Some(0));
 }
 
+/// Ana has shared x.bin, and has left.
+fn shared_before(group: &Group, address: &str) {
+    let file = group.file("x.bin", 1000, 1);
+    quit(&mut group.sharer("ana", address, &[&file], &[]));
+}
+
 #[test]
 fn shares_are_back_at_the_next_start_and_nothing_is_read_again() {
     let group = Group::new();
@@ -84,10 +90,7 @@ fn shares_are_back_at_the_next_start_and_nothing_is_read_again() {
 fn a_command_for_once_shares_nothing_of_before() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
-    group.file("x.bin", 1000, 1);
-    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
-    ana.wait_for("Sharing x.bin");
-    quit(&mut ana);
+    shared_before(&group, &address);
     let output = group
         .command("ana.state")
         .args(["files", "--tracker", &address, "--name", "ana"])
@@ -195,10 +198,7 @@ fn row_58_a_changed_folder_is_shared_under_a_new_id() {
 fn row_65_a_damaged_store_is_a_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
-    group.file("x.bin", 1000, 1);
-    let mut ana = group.peer("ana", &address, &["--share", "x.bin"]);
-    ana.wait_for("Sharing x.bin");
-    quit(&mut ana);
+    shared_before(&group, &address);
     let store = group.path("ana.state/peer/shares.redb");
     assert_eq!(
         store.metadata().unwrap().permissions().mode() & 0o777,

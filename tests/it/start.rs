@@ -251,15 +251,7 @@ fn row_9_a_key_file_that_is_not_right_is_never_replaced() {
     let key = group.path("tracker/tracker/identity.key");
     let good = fs::read(&key).unwrap();
     assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let start = || {
-        let args = ["tracker", "--bind", "127.0.0.1", "--port", "0"];
-        group
-            .command("tracker")
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    };
+    let start = || start_tracker(&group);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     assert_one_line(&start(), 8, &["chmod 600"]);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
@@ -270,18 +262,19 @@ fn row_9_a_key_file_that_is_not_right_is_never_replaced() {
     }
 }
 
+/// A tracker that does not start, to its end.
+fn start_tracker(group: &Group) -> Output {
+    let args = ["tracker", "--bind", "127.0.0.1", "--port", "0"];
+    let mut command = group.command("tracker");
+    command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
 #[test]
 fn row_11_weak_empty_and_mistyped_passphrases() {
     let group = Group::new();
     let start = |passphrase: &str| {
         group.write_private("passphrase", passphrase);
-        let args = ["tracker", "--bind", "127.0.0.1", "--port", "0"];
-        group
-            .command("tracker")
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        start_tracker(&group)
     };
     assert_one_line(&start(""), 2, &["empty"]);
     assert_one_line(

@@ -413,8 +413,7 @@ fn row_58_a_download_that_is_changed_when_it_is_whole_is_not_served_under_its_id
     // In place: reading it never fails.
     let own = fs::File::options().write(true).open(&own).unwrap();
     own.write_all_at(&fs::read(garbage).unwrap(), 0).unwrap();
-    let mut other = group.peer("other", &address, &["--share", file.to_str().unwrap()]);
-    other.wait_for("Sharing");
+    let _other = group.sharer("other", &address, &[&file], &[]);
     let line = bob.wait_for("ana is put aside: ");
     assert!(line.contains("it has it no longer"), "{line}");
     ana.wait_for("x.bin is not shared any more: it changed on disk");
@@ -578,8 +577,7 @@ fn one_that_drips_is_called_slow_until_another_comes() {
         "{}",
         leecher.output()
     );
-    let mut seeder = group.peer("honest", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("honest", &address, &[&file], &[]);
     let began = Instant::now();
     wait_until("the file to be here", || {
         names_in(&group.path("leecher")) == ["downloaded_x.bin"]
@@ -669,8 +667,7 @@ fn row_51_sources_that_talk_nonsense_are_put_aside() {
         assert!(said.contains(words), "{said}");
         drop(member);
     }
-    let mut seeder = group.peer("honest", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("honest", &address, &[&file], &[]);
     leecher.say("download x.bin");
     leecher.wait_for("Download successful");
     assert_same(&group.path("leecher/downloaded_x.bin"), &file, LEN);
@@ -693,8 +690,7 @@ fn row_51_downloaders_that_ask_for_too_much_are_cut_off() {
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 5);
     let content = ContentId(*hash(&file).as_bytes());
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let seeder = group.sharer("seeder", &address, &[&file], &[]);
     let member = Member::join(&address, "mallory");
     seeder.reset_peak();
     let before = seeder.peak_kib();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rexpect::process::{Signal, WaitStatus};
 
 use crate::support::terminal::Terminal;
-use crate::support::{Group, Process};
+use crate::support::{Group, Process, joining};
 
 const MIB: u64 = 1 << 20;
 
@@ -36,20 +36,8 @@ impl World {
             seeder.wait_for("Sharing");
         }
         let out = group.folder("out");
-        let args = [
-            "peer",
-            "--tracker",
-            &address,
-            "--name",
-            "bob",
-            "--port",
-            "0",
-            "--bind",
-            "127.0.0.1",
-            "--out",
-            out.to_str().unwrap(),
-        ];
-        let args = args.map(str::to_owned).to_vec();
+        let args = [&["peer"][..], &joining(&address, "bob", &out)].concat();
+        let args = args.into_iter().map(str::to_owned).collect();
         Self {
             group,
             _tracker: tracker,

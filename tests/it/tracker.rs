@@ -84,8 +84,7 @@ fn a_killed_peer_is_gone_within_the_silence_limit() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.txt", 10, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let mut ana = group.sharer("ana", &address, &[&file], &[]);
     let mut bob = group.peer("bob", &address, &[]);
     assert!(people(&mut bob).contains("ana"));
     ana.kill();
@@ -108,8 +107,7 @@ fn a_peer_that_was_stopped_comes_back_with_all_its_files() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.txt", 10, 1);
-    let mut ana = group.peer("ana", &address, &["--share", file.to_str().unwrap()]);
-    ana.wait_for("Sharing");
+    let ana = group.sharer("ana", &address, &[&file], &[]);
     let mut bob = group.peer("bob", &address, &[]);
     ana.signal(Signal::STOP);
     wait_until("a silent peer is hidden", || {

@@ -128,8 +128,7 @@ fn row_45_a_killed_downloader_leaves_nothing_wrong_under_the_final_name() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("shared.bin", 200 * MIB, 6);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let out = group.folder("out");
     let mut kills = 0;
     for pause_ms in [0, 10, 30, 60, 100, 160, 250, 400] {
@@ -188,8 +187,7 @@ fn row_64_nothing_that_exists_is_overwritten() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.txt", 1000, 7);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let out = group.folder("out");
     fs::write(out.join("downloaded_x.txt"), "mine").unwrap();
     let output = group.once(&address, &["get", "x.txt", "--out", out.to_str().unwrap()]);
@@ -206,8 +204,7 @@ fn row_58_a_file_that_changes_is_withdrawn_with_a_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.txt", 1000, 7);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let mut seeder = group.sharer("seeder", &address, &[&file], &[]);
     let old_id = hash(&file).to_hex().to_string();
     fs::write(&file, "something else").unwrap();
     let output = group.once(&address, &["get", &old_id]);
@@ -237,8 +234,7 @@ fn row_63_a_download_directory_that_will_not_do_is_one_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.txt", 1000, 7);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     for (out, words) in [
         ("gone", "no such directory"),
         ("x.txt", "not a directory"),
@@ -353,8 +349,7 @@ fn row_68_rights_of_the_source_are_not_taken_over() {
     let (_tracker, address) = group.tracker();
     let file = group.file("tool", 100, 1);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let out = group.folder("out");
     assert!(
         group
@@ -418,8 +413,7 @@ fn a_listed_peer_that_takes_no_connection_ends_a_download_with_a_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", MIB, 3);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let seeder = group.sharer("seeder", &address, &[&file], &[]);
     // Without another descriptor it goes on greeting the tracker, but accepts nobody.
     let pid = rustix::process::Pid::from_child(&seeder.child);
     let none = rustix::process::Rlimit {
@@ -440,8 +434,7 @@ fn row_62_a_file_size_limit_is_a_line_and_not_the_end_by_a_signal() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", 5 * MIB, 3);
-    let mut seeder = group.peer("seeder", &address, &["--share", file.to_str().unwrap()]);
-    seeder.wait_for("Sharing");
+    let _seeder = group.sharer("seeder", &address, &[&file], &[]);
     let out = group.folder("out");
     let limited = group.command("limited");
     let mut shell = Command::new("sh");

@@ -153,21 +153,28 @@ impl Group {
     /// A peer that reads commands from a pipe and downloads into a folder of its name.
     pub(crate) fn peer(&self, name: &str, tracker: &str, more: &[&str]) -> Process {
         let out = self.folder(name);
-        let base = [
-            "peer",
-            "--tracker",
-            tracker,
-            "--name",
-            name,
-            "--port",
-            "0",
-            "--bind",
-            "127.0.0.1",
-            "--out",
-            out.to_str().unwrap(),
-        ];
-        let mut peer = self.start(&format!("{name}.state"), &[&base[..], more].concat());
+        let args = [&["peer"][..], &joining(tracker, name, &out), more].concat();
+        let mut peer = self.start(&format!("{name}.state"), &args);
         peer.wait_for("Joined ");
+        peer
+    }
+
+    /// The same, with these files or folders, which it shares by now.
+    pub(crate) fn sharer(
+        &self,
+        name: &str,
+        tracker: &str,
+        paths: &[&Path],
+        more: &[&str],
+    ) -> Process {
+        let shares = paths
+            .iter()
+            .flat_map(|path| ["--share", path.to_str().unwrap()]);
+        let args: Vec<_> = shares.chain(more.iter().copied()).collect();
+        let mut peer = self.peer(name, tracker, &args);
+        for _ in paths {
+            peer.wait_for("Sharing");
+        }
         peer
     }
 
@@ -320,6 +327,20 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How `name` joins the tracker at `address`, and downloads into `out`.
+pub(crate) fn joining<'a>(address: &'a str, name: &'a str, out: &'a Path) -> Vec<&'a str> {
+    let mut args = vec!["--tracker", address, "--port", "0", "--bind", "127.0.0.1"];
+    args.extend(["--name", name, "--out", out.to_str().unwrap()]);
+    args
+}
+
+/// The same for one who shares nothing of what it downloads.
+pub(crate) fn only_fetching<'a>(address: &'a str, name: &'a str, out: &'a Path) -> Vec<&'a str> {
+    let mut args = joining(address, name, out);
+    args.push("--no-seed");
+    args
 }
 
 /// Asserts that two files are equal, and not empty unless `len` is 0.

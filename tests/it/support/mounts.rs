@@ -1,6 +1,7 @@
 //! A mount namespace of our own: small disks, and disks that lose what was not synced.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -67,4 +68,19 @@ impl Drop for Mounts {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// Fills the disk at `dir` to the last byte; with what.
+pub(crate) fn fill(dir: &Path) -> PathBuf {
+    let path = dir.join("filler");
+    let mut filler = File::create(&path).unwrap();
+    for len in [1 << 16, 1 << 12, 1] {
+        let full = loop {
+            if let Err(error) = filler.write_all(&vec![1; len]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+    path
 }
