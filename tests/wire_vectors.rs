@@ -65,6 +65,24 @@ fn control_messages_have_these_bytes() {
 }
 
 #[test]
+fn an_id_belongs_to_what_was_hashed_and_to_nothing_else() {
+    let unproved = Publication {
+        content: content(1),
+        ..hashing("x", 1, PublicationKind::File)
+    };
+    let nameless = Publication {
+        content: ContentId::NONE,
+        ..folder("x", 1, 1)
+    };
+    for file in [unproved, nameless] {
+        let request = Request::Publish(Files { files: vec![file] });
+        let plaintext = request.encode(ID, TOKEN).unwrap();
+        let (head, body) = control::split(&plaintext).unwrap();
+        assert!(Request::decode(&head, body).is_err(), "{request:?}");
+    }
+}
+
+#[test]
 fn frames_have_these_bytes() {
     let mut frames = Map::new();
     for (name, frame) in frames_by_name() {
@@ -123,6 +141,10 @@ fn folder(name: &str, first: u8, len: u64) -> Publication {
         kind: PublicationKind::Folder,
         ..file(name, first, len)
     }
+}
+
+fn hashing(name: &str, len: u64, kind: PublicationKind) -> Publication {
+    Publication::being_hashed(name.parse().unwrap(), len, kind)
 }
 
 fn content(first: u8) -> ContentId {
@@ -204,6 +226,15 @@ fn requests_by_name() -> Vec<(&'static str, Request)> {
             "publish_folder",
             Request::Publish(Files {
                 files: vec![folder("talks", 0x10, 4096)],
+            }),
+        ),
+        (
+            "publish_being_hashed",
+            Request::Publish(Files {
+                files: vec![
+                    hashing("talk.mp4", 181_403_648, PublicationKind::File),
+                    hashing("talks", 0, PublicationKind::Folder),
+                ],
             }),
         ),
         (
@@ -321,6 +352,18 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
                 entries: vec![hit.clone()],
                 next: Some(Cursor(vec![1, 2, 3])),
                 total: 41,
+            }),
+        ),
+        (
+            "found_being_hashed",
+            Response::Found(Page {
+                entries: vec![Hit {
+                    file: hashing("talk.mp4", 181_403_648, PublicationKind::File),
+                    owners: vec![user("ana")],
+                    holders: 1,
+                }],
+                next: None,
+                total: 1,
             }),
         ),
         (

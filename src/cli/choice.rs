@@ -1,6 +1,7 @@
 //! Which file somebody means: by name, by name and digits, by id, or by path.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::executor::Executor;
 use super::exit::{Class, Failure};
@@ -13,6 +14,8 @@ use crate::wire::text::UserName;
 
 /// Hits that are looked through to find one by its name or id.
 const MAX_CANDIDATES: usize = 1000;
+/// What is being hashed is looked for again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Executor {
     pub(super) async fn key_of(
@@ -33,7 +36,30 @@ impl Executor {
         holder.map(|holder| holder.peer).ok_or_else(missing)
     }
 
-    /// The one file that `item` means: a name, `name#1a2b`, or an id.
+    /// The one file that `item` means, with its id: what is still being hashed is waited for, visibly.
+    pub(super) async fn choose_hashed(
+        &self,
+        item: &str,
+        owner: Option<&UserName>,
+    ) -> Result<Hit, Failure> {
+        let mut is_told = false;
+        loop {
+            let hit = self.choose(item, owner).await?;
+            if hit.file.kind.is_hashed() {
+                return Ok(hit);
+            }
+            if !is_told {
+                is_told = true;
+                let (name, users) = (hit.file.shown_name(), render::owners(&hit));
+                self.screen.note(&format!(
+                    "{name} is still being hashed at {users}: it comes when that is done"
+                ));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// The one file that `item` means: a name, `name#1a2b`, or an id. What is being hashed has nothing but a name.
     pub(super) async fn choose(
         &self,
         item: &str,
@@ -53,8 +79,7 @@ impl Executor {
                 hit.holders as usize > hit.owners.len()
                     || hit.owners.iter().any(|o| o.folded() == owner.folded())
             });
-            let is_chosen =
-                digits.is_none_or(|digits| hit.file.content.to_hex().starts_with(digits));
+            let is_chosen = digits.is_none_or(|digits| has_digits(hit, digits));
             is_owned && is_chosen
         });
         let is_exact = |hit: &Hit| hit.file.name.as_str() == name;
@@ -74,6 +99,9 @@ impl Executor {
         };
         if !hits.iter().all(is_ours) {
             hits.retain(|hit| !is_ours(hit));
+        }
+        if hits.iter().any(|hit| hit.file.kind.is_hashed()) {
+            hits.retain(|hit| hit.file.kind.is_hashed());
         }
         // One content has one length: of several claims the one that most people make counts.
         hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
@@ -107,6 +135,9 @@ impl Executor {
         {
             return Ok(hit);
         }
+        if content == ContentId::NONE {
+            return Err(missing());
+        }
         let holders = self.peer.holders(content).await?;
         let claims = |len| holders.iter().filter(|holder| holder.len == len).count();
         let best = holders
@@ -120,7 +151,7 @@ impl Executor {
 
     /// The short form that tables show. It may fit several contents, so all that is shared is looked through.
     async fn by_digits(&self, item: &str, digits: &str) -> Result<Hit, Failure> {
-        let is_meant = |hit: &Hit| hit.file.content.to_hex().starts_with(digits);
+        let is_meant = |hit: &Hit| has_digits(hit, digits);
         if let Some(hit) = self.last().clone().filter(is_meant) {
             return Ok(hit);
         }
@@ -135,6 +166,11 @@ impl Executor {
                 .hint("give more of its digits")),
         }
     }
+}
+
+/// Does its id begin so?
+fn has_digits(hit: &Hit, digits: &str) -> bool {
+    hit.file.kind.is_hashed() && hit.file.content.to_hex().starts_with(digits)
 }
 
 /// `name#1a2b` is a name and the first digits of an id; everything else is a name.

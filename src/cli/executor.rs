@@ -247,7 +247,7 @@ impl Executor {
         from: Option<&UserName>,
         out: Option<PathBuf>,
     ) -> Result<Wanted, Failure> {
-        let hit = self.choose(item, from).await?;
+        let hit = self.choose_hashed(item, from).await?;
         let from = match from {
             Some(user) => Some(self.key_of(&hit, user).await?),
             None => None,

@@ -67,7 +67,8 @@ impl Executor {
     /// When nothing does, or the tracker does not answer.
     pub async fn search(&self, text: &str, limit: usize) -> Result<(), Failure> {
         let listing = self.peer.search(text, limit.max(1)).await?;
-        *self.last() = listing.hits.first().cloned();
+        let mut hashed = listing.hits.iter().filter(|hit| hit.file.kind.is_hashed());
+        *self.last() = hashed.next().cloned();
         if listing.hits.is_empty() {
             return Err(Failure::new(
                 Class::NotFound,
@@ -144,7 +145,15 @@ impl Executor {
             .find(|shared| names(item, shared));
         let (file, path, contents) = match own {
             Some(shared) => (shared.file, Some(shared.path), Some(shared.contents)),
-            None => (self.choose(item, None).await?.file, None, None),
+            None => {
+                let hit = self.choose(item, None).await?;
+                if !hit.file.kind.is_hashed() {
+                    let (name, users) = (hit.file.shown_name(), render::owners(&hit));
+                    let line = format!("{name} is still being hashed at {users}; try again later");
+                    return Err(Failure::new(Class::NotFound, line));
+                }
+                (hit.file, None, None)
+            }
         };
         let holders = self.peer.holders(file.content).await?;
         let is_file = file.kind == PublicationKind::File;

@@ -17,7 +17,7 @@ use self::progress::percent_of;
 pub use self::progress::{Milestones, hashing, percent, progress, progress_of_more};
 use super::table::{Column, table};
 use crate::peer::{Downloaded, Event, Listing, Shared, State, Transfer};
-use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
+use crate::wire::control::{Hit, Holder, PeerEntry, Publication};
 use crate::wire::text::{UserName, safe};
 
 /// A size as people read it: `173.0 MiB`.
@@ -29,9 +29,19 @@ pub fn size(bytes: u64) -> String {
 /// The size of a file; how large a folder is stands in its listing only.
 #[must_use]
 pub fn size_of(file: &Publication) -> String {
-    match file.kind {
-        PublicationKind::File => size(file.len),
-        PublicationKind::Folder => "folder".to_owned(),
+    if file.kind.is_folder() {
+        "folder".to_owned()
+    } else {
+        size(file.len)
+    }
+}
+
+/// The short id of a file, or that it has none yet.
+fn id_of(file: &Publication) -> String {
+    if file.kind.is_hashed() {
+        file.content.short()
+    } else {
+        "being hashed".to_owned()
     }
 }
 
@@ -58,7 +68,7 @@ pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
                 hit.file.shown_name(),
                 size_of(&hit.file),
                 hit.holders.to_string(),
-                hit.file.content.short(),
+                id_of(&hit.file),
                 owners(hit),
             ]
         })
@@ -74,7 +84,9 @@ pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
     table(&columns, &rows, width)
 }
 
-fn owners(hit: &Hit) -> String {
+/// Who offers it.
+#[must_use]
+pub fn owners(hit: &Hit) -> String {
     let mut names: Vec<String> = hit.owners.iter().map(UserName::to_string).collect();
     let unnamed = (hit.holders as usize).saturating_sub(names.len());
     if unnamed > 0 {
@@ -241,10 +253,10 @@ pub fn sharing(shared: &Shared) -> String {
 fn what(shared: &Shared) -> String {
     let (name, id) = (shared.file.shown_name(), shared.file.content.short());
     let size = size(shared.contents.len);
-    match (shared.file.kind, shared.contents.files) {
-        (PublicationKind::File, _) => format!("{name}, {size}, {id}"),
-        (PublicationKind::Folder, 1) => format!("{name}, 1 file, {size}, {id}"),
-        (PublicationKind::Folder, files) => format!("{name}, {files} files, {size}, {id}"),
+    match (shared.file.kind.is_folder(), shared.contents.files) {
+        (false, _) => format!("{name}, {size}, {id}"),
+        (true, 1) => format!("{name}, 1 file, {size}, {id}"),
+        (true, files) => format!("{name}, {files} files, {size}, {id}"),
     }
 }
 
@@ -267,9 +279,10 @@ pub fn downloaded(done: &Downloaded) -> String {
     if done.sources > 0 && before > 0 {
         sources.push_str(&format!(", {} were here", size(before)));
     }
-    let files = match done.file.kind {
-        PublicationKind::File => String::new(),
-        PublicationKind::Folder => format!(", {} files", done.contents.files),
+    let files = if done.file.kind.is_folder() {
+        format!(", {} files", done.contents.files)
+    } else {
+        String::new()
     };
     format!(
         "Download successful: {} as {}{files}, {} in {:.1} s, {sources}, verified",

@@ -29,7 +29,10 @@ impl Seen {
     pub fn hits(&self, hits: &[Hit]) {
         let mut lists = self.lock();
         for hit in hits.iter().take(MAX_NAMES).rev() {
-            remember(&mut lists.names, name_of(&hit.file), MAX_NAMES);
+            // What is being hashed has no id that could be typed.
+            if hit.file.kind.is_hashed() {
+                remember(&mut lists.names, name_of(&hit.file), MAX_NAMES);
+            }
             for owner in &hit.owners {
                 remember(&mut lists.users, owner.as_str().to_owned(), MAX_USERS);
             }

@@ -49,7 +49,8 @@ what it is. Sizes are bytes, rates bytes a second; what is not known is null. Fi
 
 tracker   what p2pfs tracker runs: port, key, join (the line for others), addresses, metrics (where)
 joined    p2pfs peer is in: user, port, tracker, tracker_key
-file      kind (file or folder), name, size (of a folder that of its listing), id, locked (false)
+file      kind (file or folder), name, size (of a folder that of its listing), id (null while
+          it is hashing), hashing (true or false), locked (false)
             found or listed: also peers (some names) and holders (how many)
             shared here: also files (how many) and total (bytes of all of them)
             by info: also peers and sha256 (of a file that lies here)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
@@ -21,6 +21,8 @@ use crate::wire::text::FileName;
 
 /// What is to be remembered is written this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// What is not hashed within this time is told of by its name meanwhile.
+const HASHED_SOON: Duration = Duration::from_millis(500);
 /// Publications of which the tracker is told at the same time.
 const MAX_PUBLISHING: usize = 16;
 
@@ -52,6 +54,12 @@ pub struct Keeper {
     pub events: mpsc::Sender<Event>,
 }
 
+/// The name of what is being hashed can be found as long as this lives.
+#[derive(Debug)]
+struct Named {
+    _until: oneshot::Sender<()>,
+}
+
 impl Keeper {
     /// Hashes, offers and publishes what lies at `path`.
     ///
@@ -60,6 +68,8 @@ impl Keeper {
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
         // Before it is read: what changes meanwhile is heard of as well.
         self.watch(path).await;
+        // Until the id can be found: there is no moment in which nothing of it can.
+        let _named = self.name_unhashed(path, name.clone());
         let shared = match self.shares.add(path, name).await {
             Ok(shared) => shared,
             Err(error) => {
@@ -69,6 +79,26 @@ impl Keeper {
         };
         self.control.publish(shared.file.clone()).await?;
         Ok(shared)
+    }
+
+    /// Tells the name of what is going to be hashed, unless that is done soon: of an id nobody hears before it is
+    /// proved.
+    fn name_unhashed(&self, path: &Path, name: Option<FileName>) -> Named {
+        let (until, mut ended) = oneshot::channel();
+        let (control, path) = (self.control.clone(), path.to_owned());
+        tokio::spawn(async move {
+            if timeout(HASHED_SOON, &mut ended).await.is_ok() {
+                return;
+            }
+            let looking = spawn_blocking(move || Shares::unhashed(&path, name));
+            if let Ok(Ok(file)) = looking.await {
+                // When it does not answer now, the next announcement says it.
+                let _ = control.publish(file.clone()).await;
+                let _ = ended.await;
+                let _ = control.withdraw(file).await;
+            }
+        });
+        Named { _until: until }
     }
 
     /// Offers and publishes the file at `path`, whose hashes are known.
@@ -211,6 +241,7 @@ impl Keeper {
         let (mut publishing, mut shares) = (JoinSet::new(), 0);
         for Shared { path, file, .. } in wanted {
             self.watch(&path).await;
+            let named = self.name_unhashed(&path, Some(file.name.clone()));
             match self.shares.prepare(&path, Some(file.name)).await {
                 Ok(entry) => {
                     let shared = entry.shared().clone();
@@ -223,7 +254,10 @@ impl Keeper {
                     }
                     let control = self.control.clone();
                     // When it does not answer now, the next announcement says it.
-                    publishing.spawn(async move { drop(control.publish(shared.file).await) });
+                    publishing.spawn(async move {
+                        let _ = control.publish(shared.file).await;
+                        drop(named);
+                    });
                 }
                 Err(error) => self.tell(Event::Warning {
                     text: format!("not shared again: {error}"),
@@ -255,6 +289,7 @@ impl Keeper {
                     let _ = self.control.withdraw(entry.shared().file.clone()).await;
                 }
             }
+            let _named = self.name_unhashed(path, Some(name.clone()));
             match self.shares.prepare(path, Some(name)).await {
                 Ok(entry) => self.offer(&before, entry).await,
                 Err(error) => {

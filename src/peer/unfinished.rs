@@ -23,7 +23,7 @@ use super::store::is_part_left;
 use super::transfers::{Aim, TransferId};
 use super::unpack;
 use crate::wire::codec;
-use crate::wire::control::{Publication, PublicationKind};
+use crate::wire::control::Publication;
 use crate::wire::id::PeerId;
 
 const VERSION: u8 = 1;
@@ -78,9 +78,10 @@ impl Record {
 
     /// Did the last run end between the final name and the moment when it would have been forgotten?
     fn has_ended(&self) -> bool {
-        let is_left = match self.file.kind {
-            PublicationKind::File => is_part_left,
-            PublicationKind::Folder => unpack::is_left,
+        let is_left = if self.file.kind.is_folder() {
+            unpack::is_left
+        } else {
+            is_part_left
         };
         let dir = self.dir();
         self.is_finishing && dir.is_dir() && !is_left(dir, self.file.content)
@@ -341,6 +342,7 @@ impl Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::control::PublicationKind;
     use crate::wire::id::ContentId;
 
     fn open(dir: &tempfile::TempDir, restart: Restart) -> Unfinished {

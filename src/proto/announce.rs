@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::control::{HeartbeatAck, Publication, Request, batches};
+use crate::wire::control::{HeartbeatAck, Publication, PublicationKind, Request, batches};
 use crate::wire::id::ContentId;
 use crate::wire::text::FileName;
 
-type Key = (FileName, ContentId);
+/// All of a publication: what is being hashed has no id to tell it from another of its name.
+type Key = (FileName, ContentId, u64, PublicationKind);
 
 /// Files that are to be published, and those whose withdrawal was not confirmed yet.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ impl Announce {
 }
 
 fn key_of(file: &Publication) -> Key {
-    (file.name.clone(), file.content)
+    (file.name.clone(), file.content, file.len, file.kind)
 }
 
 #[cfg(test)]
@@ -76,7 +77,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::control::PublicationKind;
 
     fn file(number: u8) -> Publication {
         let name = format!("file {number}").parse().unwrap();

@@ -19,8 +19,10 @@ use super::sets::{Set, Sets};
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::id::ContentId;
 
-/// The upper bit of a length says that it is a folder's: lengths end far below it.
+/// The upper bits of a length say that it is a folder's, or of what is being hashed: lengths end far below them.
 const FOLDER: u64 = 1 << 63;
+const HASHING: u64 = 1 << 62;
+const KIND: u64 = FOLDER | HASHING;
 
 struct Content {
     id: ContentId,
@@ -160,7 +162,7 @@ impl Catalog {
     pub(super) fn len_of(&self, content: u32, files: &Files) -> Option<u64> {
         let first = files.partition_point(|file| *file < place(content, 0));
         let (found, entry) = parts(*files.get(first)?);
-        (found == content).then(|| self.entries[entry as usize].len_and_kind & !FOLDER)
+        (found == content).then(|| self.entries[entry as usize].len_and_kind & !KIND)
     }
 
     /// What bears a name, from a content on.
@@ -197,14 +199,15 @@ impl Catalog {
 
     fn claim(&self, entry: u32) -> (NameId, Claim<'_>) {
         let entry = &self.entries[entry as usize];
-        let kind = if entry.len_and_kind & FOLDER == 0 {
-            PublicationKind::File
-        } else {
-            PublicationKind::Folder
+        let kind = match entry.len_and_kind & KIND {
+            0 => PublicationKind::File,
+            FOLDER => PublicationKind::Folder,
+            HASHING => PublicationKind::HashingFile,
+            _ => PublicationKind::HashingFolder,
         };
         let claim = Claim {
             content: self.contents[entry.content as usize].id,
-            len: entry.len_and_kind & !FOLDER,
+            len: entry.len_and_kind & !KIND,
             kind,
             holders: self.sets.members(&entry.holders),
         };
@@ -347,6 +350,8 @@ fn len_and_kind(file: &Publication) -> u64 {
     match file.kind {
         PublicationKind::File => file.len,
         PublicationKind::Folder => file.len | FOLDER,
+        PublicationKind::HashingFile => file.len | HASHING,
+        PublicationKind::HashingFolder => file.len | KIND,
     }
 }
 
@@ -385,11 +390,16 @@ mod tests {
             name: format!("name {name}").parse().unwrap(),
             content: ContentId([content; 32]),
             len: u64::from(content) + 1,
-            kind: if name == 0 {
-                PublicationKind::Folder
-            } else {
-                PublicationKind::File
-            },
+            kind: kind_of(name),
+        }
+    }
+
+    const fn kind_of(name: u8) -> PublicationKind {
+        match name {
+            0 => PublicationKind::Folder,
+            1 => PublicationKind::HashingFile,
+            2 => PublicationKind::HashingFolder,
+            _ => PublicationKind::File,
         }
     }
 
@@ -427,6 +437,7 @@ mod tests {
                     let id = catalog.index.find(&file_name(name));
                     prop_assert_eq!(id.is_some(), !contents.is_empty());
                     let claims = id.into_iter().flat_map(|id| catalog.claims(id, ContentId([0; 32])));
+                    let claims = claims.inspect(|claim| assert_eq!(claim.kind, kind_of(name)));
                     let found: Vec<_> = claims.map(|claim| claim.content.0[0]).collect();
                     prop_assert_eq!(found, contents.into_iter().collect::<Vec<_>>());
                 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct ContentId(pub [u8; 32]);
 
 impl ContentId {
+    /// In the place of an id that is not known yet. No bytes hash to it.
+    pub const NONE: Self = Self([0; 32]);
     /// Hex digits of the short form, which people see beside a name.
     pub const SHORT_LEN: usize = 8;
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use p2pfs::wire::id::ContentId;
 use p2pfs::wire::transfer::{Frame, Wanted};
 use p2pfs::{crypto, keyfile};
 
+use crate::support::failing::library;
 use crate::support::network::Network;
 use crate::support::{Group, PASSPHRASE, assert_same, hash, need, text, wait_until};
 
@@ -479,15 +480,8 @@ STUTTER(pwrite64, const void *, AT, (fd, buffer, len, at))
 #[test]
 fn row_65_short_and_interrupted_reads_and_writes_change_nothing() {
     const LEN: u64 = (20 << 20) + 7;
-    need("cc");
     let group = Group::new();
-    fs::write(group.path("stutter.c"), STUTTER).unwrap();
-    let library = group.path("stutter.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &group.path("stutter.c")])
-        .status();
-    assert!(compiled.unwrap().success());
+    let library = library(&group, "stutter", STUTTER);
     let (_tracker, address) = group.tracker();
     let file = group.file("x.bin", LEN, 1);
     let out = group.folder("out");

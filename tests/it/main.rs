@@ -5,6 +5,7 @@
 mod disk;
 mod faults;
 mod folders;
+mod hashing;
 mod login;
 mod namespaces;
 mod ops;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::peer::{Downloaded, Progress, Shared, State, Transfer};
-use crate::wire::control::{Hit, PeerEntry, Publication, PublicationKind};
+use crate::wire::control::{Hit, PeerEntry, Publication};
 use crate::wire::text::UserName;
 
 /// What is told of a finished download, as part of a result.
@@ -46,13 +46,18 @@ pub fn share_json(shared: &Shared) -> Value {
 /// The object of a file or folder; the size is that of its content, which of a folder is the listing.
 #[must_use]
 pub fn file_json(file: &Publication) -> Value {
-    let kind = match file.kind {
-        PublicationKind::File => "file",
-        PublicationKind::Folder => "folder",
+    let kind = if file.kind.is_folder() {
+        "folder"
+    } else {
+        "file"
     };
+    let is_hashed = file.kind.is_hashed();
+    let id = is_hashed.then(|| file.content.to_string());
+    // What a folder's listing takes is known when it is made.
+    let size = (is_hashed || !file.kind.is_folder()).then_some(file.len);
     json!({
-        "v": 1, "type": "file", "kind": kind, "name": file.name.as_str(), "size": file.len,
-        "id": file.content.to_string(), "locked": false,
+        "v": 1, "type": "file", "kind": kind, "name": file.name.as_str(), "size": size,
+        "id": id, "hashing": !is_hashed, "locked": false,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::peer::Progress;
+use crate::wire::control::PublicationKind;
 use crate::wire::id::ContentId;
 
 fn hit(name: &str) -> Hit {

@@ -1,6 +1,7 @@
 //! Hashes what is to be shared: a file, or all files of a folder and its listing.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,25 +39,22 @@ impl Shares {
         done.map_err(fail)
     }
 
-    fn hash(&self, path: &Path, name: Option<FileName>, meter: &Meter) -> Result<Entry, String> {
-        let path = std::path::absolute(path).map_err(|error| explain(&error))?;
-        let found = std::fs::metadata(&path).map_err(|error| explain(&error))?;
-        let own_name = || {
-            let name = path.canonicalize().ok();
-            let name = path.file_name().or(name.as_deref()?.file_name())?;
-            FileName::from_local(&name.to_string_lossy())
-        };
-        let name = name.or_else(own_name);
-        let name = name.ok_or("it has no name to share it under; give one with --as")?;
-        let real = path.canonicalize().map_err(|error| explain(&error))?;
-        let home = if found.is_dir() {
-            Some(real.as_path())
+    /// What lies at `path`, as it can be told of before it is hashed. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be shared.
+    pub fn unhashed(path: &Path, name: Option<FileName>) -> Result<Publication, String> {
+        let (_, found, name) = look(path, name)?;
+        let (kind, len) = if found.is_dir() {
+            (PublicationKind::Folder, 0)
         } else {
-            real.parent()
+            (PublicationKind::File, found.len())
         };
-        if home.is_some_and(holds_keys) {
-            return Err(KEYS.to_owned());
-        }
+        Ok(Publication::being_hashed(name, len, kind))
+    }
+
+    fn hash(&self, path: &Path, name: Option<FileName>, meter: &Meter) -> Result<Entry, String> {
+        let (path, found, name) = look(path, name)?;
         if found.is_dir() {
             return self.hash_folder(path, name, meter);
         }
@@ -181,4 +179,27 @@ impl Shares {
             }
         }
     }
+}
+
+/// What is to be shared: where it lies, what it is, and under which name.
+fn look(path: &Path, name: Option<FileName>) -> Result<(PathBuf, Metadata, FileName), String> {
+    let path = std::path::absolute(path).map_err(|error| explain(&error))?;
+    let found = std::fs::metadata(&path).map_err(|error| explain(&error))?;
+    let own_name = || {
+        let name = path.canonicalize().ok();
+        let name = path.file_name().or(name.as_deref()?.file_name())?;
+        FileName::from_local(&name.to_string_lossy())
+    };
+    let name = name.or_else(own_name);
+    let name = name.ok_or("it has no name to share it under; give one with --as")?;
+    let real = path.canonicalize().map_err(|error| explain(&error))?;
+    let home = if found.is_dir() {
+        Some(real.as_path())
+    } else {
+        real.parent()
+    };
+    if home.is_some_and(holds_keys) {
+        return Err(KEYS.to_owned());
+    }
+    Ok((path, found, name))
 }

@@ -45,29 +45,96 @@ pub enum PublicationKind {
     File,
     /// A folder; the content is its listing ([`crate::wire::folder`]).
     Folder,
+    /// A file that is being hashed: it has a name and a length, and no id yet.
+    HashingFile,
+    /// A folder that is being hashed: it has a name.
+    HashingFolder,
+}
+
+impl PublicationKind {
+    /// Is it a folder, hashed or not?
+    #[must_use]
+    pub const fn is_folder(self) -> bool {
+        matches!(self, Self::Folder | Self::HashingFolder)
+    }
+
+    /// Is its id known? What is still being hashed can be found, and not be fetched.
+    #[must_use]
+    pub const fn is_hashed(self) -> bool {
+        matches!(self, Self::File | Self::Folder)
+    }
 }
 
 /// A file or folder that a peer offers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Publication {
     /// The name that others search for.
     pub name: FileName,
-    /// The hash of its bytes; of a folder, of its listing.
+    /// The hash of its bytes; of a folder, of its listing. [`ContentId::NONE`] while it is being hashed.
     pub content: ContentId,
     /// The length of the content in bytes, at most [`MAX_FILE_LEN`].
-    #[serde(deserialize_with = "file_len")]
     pub len: u64,
     /// What it is.
     pub kind: PublicationKind,
 }
 
+/// A publication as it came.
+#[derive(Deserialize)]
+struct Unchecked {
+    name: FileName,
+    content: ContentId,
+    #[serde(deserialize_with = "file_len")]
+    len: u64,
+    kind: PublicationKind,
+}
+
+impl TryFrom<Unchecked> for Publication {
+    type Error = DecodeError;
+
+    /// An id belongs to what was hashed, and to nothing else.
+    fn try_from(came: Unchecked) -> Result<Self, DecodeError> {
+        let Unchecked {
+            name,
+            content,
+            len,
+            kind,
+        } = came;
+        if kind.is_hashed() == (content == ContentId::NONE) {
+            return Err(DecodeError("id of what is being hashed"));
+        }
+        Ok(Self {
+            name,
+            content,
+            len,
+            kind,
+        })
+    }
+}
+
 impl Publication {
+    /// What is being hashed under this name.
+    #[must_use]
+    pub const fn being_hashed(name: FileName, len: u64, kind: PublicationKind) -> Self {
+        Self {
+            name,
+            content: ContentId::NONE,
+            len,
+            kind: if kind.is_folder() {
+                PublicationKind::HashingFolder
+            } else {
+                PublicationKind::HashingFile
+            },
+        }
+    }
+
     /// The name as people see it: a folder's ends with a slash, which no name holds itself.
     #[must_use]
     pub fn shown_name(&self) -> String {
-        match self.kind {
-            PublicationKind::File => self.name.to_string(),
-            PublicationKind::Folder => format!("{}/", self.name),
+        if self.kind.is_folder() {
+            format!("{}/", self.name)
+        } else {
+            self.name.to_string()
         }
     }
 

@@ -89,6 +89,22 @@ __attribute__((constructor)) static void begin(void) {
 }
 "#;
 
+/// A library made of `source` in C, to be loaded before the system's own.
+pub(crate) fn library(group: &Group, name: &str, source: &str) -> PathBuf {
+    need("cc");
+    let (library, code) = (
+        group.path(&format!("{name}.so")),
+        group.path(&format!("{name}.c")),
+    );
+    fs::write(&code, source).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &code])
+        .status();
+    assert!(compiled.unwrap().success());
+    library
+}
+
 pub(crate) const WRITE: u32 = 1;
 pub(crate) const SYNC_DATA: u32 = 2;
 pub(crate) const SYNC_ALL: u32 = 4;
@@ -102,15 +118,9 @@ pub(crate) struct Failing {
 
 impl Failing {
     pub(crate) fn new(group: &Group) -> Self {
-        need("cc");
-        let library = group.path("failing.so");
-        fs::write(group.path("failing.c"), SOURCE).unwrap();
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &group.path("failing.c")])
-            .status();
-        assert!(compiled.unwrap().success());
-        Self { library }
+        Self {
+            library: library(group, "failing", SOURCE),
+        }
     }
 
     /// `command` meets faults in `dir`, as its `Faults` say; none in the beginning.
