@@ -148,7 +148,6 @@ impl Swarm {
             return;
         };
         for piece in pieces {
-            source.lacks.remove(&piece);
             self.picker.add_piece(&mut source.has, piece);
         }
     }

@@ -20,7 +20,7 @@ use crate::support::{
 
 const MIB: u64 = 1 << 20;
 
-/// A seeder of x.bin, and bob, who downloads it into a directory where calls fail as told.
+/// A seeder of x.bin and of a folder with it, and bob, who downloads it into a directory where calls fail as told.
 struct FailingDisk {
     _tracker: Process,
     _seeder: Process,
@@ -34,7 +34,9 @@ impl FailingDisk {
     fn new(group: &Group, len: u64) -> Self {
         let (tracker, address) = group.tracker();
         let file = group.file("x.bin", len, 1);
-        let seeder = group.sharer("seeder", &address, &[&file], &[]);
+        let folder = group.folder("talks");
+        fs::copy(&file, folder.join("x.bin")).unwrap();
+        let seeder = group.sharer("seeder", &address, &[&file, &folder], &[]);
         let (failing, out) = (Failing::new(group), group.folder("out"));
         let mut command = group.command("bob");
         let faults = failing.prepare(&mut command, &out);
@@ -185,6 +187,15 @@ fn row_62_a_disk_that_never_syncs_is_one_line() {
     faults.end();
     bob.wait_for("Download successful");
     assert_eq!(names_in(out), ["downloaded_x.bin"]);
+
+    // A name that is not durable is not told of as done.
+    faults.set(SYNC_ALL, 1, u32::MAX, Errno::IO);
+    bob.say("download talks");
+    wait_until("a second try", || faults.failed() >= 2);
+    assert_eq!(names_in(&out.join("downloaded_talks")), ["x.bin"]);
+    assert!(!bob.output().contains("successful: talks"));
+    faults.end();
+    bob.wait_for("Download successful: talks");
 }
 
 /// Shows: row 61. What is known not to fit is not begun.
