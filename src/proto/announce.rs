@@ -78,7 +78,12 @@ mod tests {
 
     use super::*;
 
+    /// Some are being hashed, under one name.
     fn file(number: u8) -> Publication {
+        if number % 4 == 3 {
+            let name = "being hashed".parse().unwrap();
+            return Publication::being_hashed(name, number.into(), PublicationKind::File);
+        }
         let name = format!("file {number}").parse().unwrap();
         Publication {
             name,
