@@ -1,9 +1,10 @@
 //! The socket in a state directory: one line asks, lines answer, the last one ends it.
 //!
 //! Whoever runs with a state directory listens there, so that another p2pfs of the same user can ask it. A
-//! request is one JSON object, `{"v":1,"command":"status","arguments":[]}`; each line of the answer is one as
-//! well, and the last has the type `end` and the exit code. Nobody else gets that far: the directory and the
-//! socket are their owner's, and both sides look at who the other one is.
+//! request is one JSON object, `{"v":1,"command":"status"}`; each line of the answer is one as well, and the
+//! last has the type `end` and the exit code. While an answer takes long, lines of the type `wait` say that it
+//! is still to come. Nobody else gets that far: the directory and the socket are their owner's, and both sides
+//! look at who the other one is.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, fchmod, openat};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -27,16 +28,18 @@ use crate::disk::{self, DirLock};
 const VERSION: u32 = 1;
 /// Name of the socket.
 const NAME: &str = "control.sock";
-/// Longest request, in bytes.
-const MAX_REQUEST: u64 = 64 << 10;
+/// Longest request, in bytes: more than a command line may have.
+const MAX_REQUEST: u64 = 4 << 20;
 /// Longest line of an answer, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 /// A request comes, and a line of an answer is taken, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// An answer begins within this time; then the one who asks gives up.
+/// A line of an answer comes within this time; then the one who asks gives up.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Clients at the same time; others wait.
-const MAX_CLIENTS: usize = 16;
+/// How often somebody who waits for an answer is told that it is still to come.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// Clients at the same time; others wait. A download that somebody waits for is one of them.
+const MAX_CLIENTS: usize = 64;
 /// Lines of an answer that nobody has taken yet.
 const QUEUE: usize = 16;
 /// Pause after the system gave no connection.
@@ -52,8 +55,34 @@ pub struct Request {
     /// What to do.
     pub command: String,
     /// With what.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub arguments: Value,
+    /// For whom.
     #[serde(default)]
-    pub arguments: Vec<String>,
+    pub client: Client,
+}
+
+/// What an answer has to know of the one who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Wants objects instead of text.
+    #[serde(default)]
+    pub json: bool,
+    /// Wants results only.
+    #[serde(default)]
+    pub quiet: bool,
+    /// Columns for a listing; absent where nothing is to be cut.
+    #[serde(default)]
+    pub width: Option<usize>,
+    /// Columns of a line that is drawn again and again; absent where it cannot be.
+    #[serde(default)]
+    pub live_width: Option<usize>,
+    /// The tracker that is meant, if one was named.
+    #[serde(default)]
+    pub tracker: Option<String>,
+    /// The network that is meant, if one was named.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 impl Request {
@@ -63,7 +92,8 @@ impl Request {
         Self {
             v: VERSION,
             command: command.to_owned(),
-            arguments: Vec::new(),
+            arguments: Value::Null,
+            client: Client::default(),
         }
     }
 }
@@ -76,6 +106,9 @@ pub struct End {
     /// What went wrong, as one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl End {
@@ -83,6 +116,7 @@ impl End {
     pub const OK: Self = Self {
         code: 0,
         message: None,
+        hint: None,
     };
 
     /// Something did not.
@@ -91,11 +125,12 @@ impl End {
         Self {
             code,
             message: Some(message.into()),
+            hint: None,
         }
     }
 }
 
-/// Any line of an answer.
+/// The last line of an answer, as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 struct Last {
     v: u32,
@@ -242,11 +277,16 @@ async fn serve(mut stream: UnixStream, host: &impl Host) -> io::Result<()> {
             let (replies, mut lines) = mpsc::channel(QUEUE);
             let answering = host.answer(request, Replies(replies));
             tokio::pin!(answering);
+            let mut life = interval_at(Instant::now() + SIGN_OF_LIFE, SIGN_OF_LIFE);
+            let gone = until_closed(reader.into_inner().into_inner());
+            tokio::pin!(gone);
             let end = loop {
                 tokio::select! {
                     biased;
+                    () = &mut gone => return Err(io::ErrorKind::ConnectionAborted.into()),
                     Some(line) = lines.recv() => write_line(&mut writer, &line).await?,
                     end = &mut answering => break end,
+                    _ = life.tick() => write_line(&mut writer, &json!({"v": VERSION, "type": "wait"})).await?,
                 }
             };
             while let Ok(line) = lines.try_recv() {
@@ -266,6 +306,12 @@ async fn serve(mut stream: UnixStream, host: &impl Host) -> io::Result<()> {
         end,
     };
     write_line(&mut writer, &serde_json::to_value(last)?).await
+}
+
+/// Whoever closes his end has gone; nothing else is expected of him.
+async fn until_closed(mut reader: impl tokio::io::AsyncRead + Unpin) {
+    let mut rest = [0; 64];
+    while reader.read(&mut rest).await.is_ok_and(|len| len > 0) {}
 }
 
 async fn write_line(
@@ -334,7 +380,9 @@ pub async fn ask(
                 serde_json::from_value(line).map_err(|error| mute(error.to_string()))?;
             return Ok(last.end);
         }
-        heard(line);
+        if line["type"] != "wait" {
+            heard(line);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::{NonEmptyStringValueParser, Resettable};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
 use crate::config::Span;
 use crate::wire::id::Fingerprint;
 
@@ -119,9 +120,12 @@ pub enum Action {
     Tracker(TrackerArgs),
     /// Run a peer with its prompt
     Peer(PeerArgs),
-    /// Share files and folders until Ctrl-C
+    /// Share files and folders: through the peer that runs here, or until Ctrl-C
     #[command(visible_aliases = ["add", "pub"])]
     Share(ShareArgs),
+    /// Stop sharing files and folders of the peer that runs here
+    #[command(visible_aliases = ["remove", "rm", "unp"])]
+    Unshare(UnshareArgs),
     /// Download files and folders, and end
     #[command(visible_alias = "download")]
     Get(GetArgs),
@@ -133,12 +137,25 @@ pub enum Action {
     List(ListArgs),
     /// What everybody shares
     #[command(visible_alias = "all_files")]
-    Files(JoinArgs),
-    /// Who is here
-    #[command(visible_alias = "lap")]
+    Files(FilesArgs),
+    /// Who has the file searched last, or everybody who is here
     Peers(PeersArgs),
+    /// Everybody who is here
+    Lap(OnceArgs),
     /// Size, hashes and holders of a file or folder
     Info(InfoArgs),
+    /// Downloads of the peer that runs here
+    #[command(visible_aliases = ["downloads", "tr"])]
+    Transfers(TransfersArgs),
+    /// Pause downloads of the peer that runs here: those of these numbers, or all
+    Pause(OrderArgs),
+    /// Go on with paused downloads of the peer that runs here
+    #[command(visible_alias = "continue")]
+    Resume(OrderArgs),
+    /// End downloads of the peer that runs here, and remove what came of them
+    Cancel(CancelArgs),
+    /// How fast transfers of the peer that runs here may be
+    Limit(LimitArgs),
     /// What runs with this state directory: tracker, peer, or both
     Status,
     /// Make a strong passphrase, or rate one
@@ -252,46 +269,59 @@ pub struct PeerArgs {
     pub no_prompt: bool,
 }
 
+/// How a command gets its peer.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OnceArgs {
+    /// Join as a peer of its own, with an identity for once, also where a peer runs that could be asked
+    #[arg(long)]
+    pub standalone: bool,
+    /// How to join, where no peer runs
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
 /// `p2pfs share`
 #[derive(Clone, Debug, Args)]
 pub struct ShareArgs {
-    /// Files and folders to share
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Name under which a single one is shared
-    #[arg(long = "as", value_name = "NAME")]
-    pub as_name: Option<String>,
-    /// How to join
+    /// What
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub what: AddArgs,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
+}
+
+/// `p2pfs unshare`
+#[derive(Clone, Debug, Args)]
+pub struct UnshareArgs {
+    /// Names, ids or paths
+    #[arg(required = true, value_name = "NAME")]
+    pub items: Vec<String>,
 }
 
 /// `p2pfs get`
 #[derive(Clone, Debug, Args)]
 pub struct GetArgs {
-    /// Names, name#1a2b, or content ids
-    #[arg(required = true, value_name = "NAME|ID")]
-    pub items: Vec<String>,
-    /// Only from this person
-    #[arg(long, value_name = "USER")]
-    pub from: Option<String>,
-    /// How to join
+    /// What, and from whom
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub what: DownloadOptions,
+    /// Write the one file to standard output, once all of it is checked; nothing of it stays
+    #[arg(long)]
+    pub stdout: bool,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
 }
 
 /// `p2pfs search`
 #[derive(Clone, Debug, Args)]
 pub struct SearchArgs {
-    /// Part of a name, in any case
-    #[arg(required = true, value_name = "TEXT")]
-    pub text: Vec<String>,
-    /// Most hits to show
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub limit: usize,
-    /// How to join
+    /// What
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub what: SearchOptions,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
 }
 
 /// `p2pfs list`
@@ -302,9 +332,23 @@ pub struct ListArgs {
     /// Everybody's files
     #[arg(short, long)]
     pub all: bool,
-    /// How to join
+    /// How
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub options: ListOptions,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
+}
+
+/// `p2pfs files`
+#[derive(Clone, Debug, Args)]
+pub struct FilesArgs {
+    /// How
+    #[command(flatten)]
+    pub options: ListOptions,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
 }
 
 /// `p2pfs peers`
@@ -313,9 +357,9 @@ pub struct PeersArgs {
     /// Everybody, as without it when nothing was searched
     #[arg(short, long)]
     pub all: bool,
-    /// How to join
+    /// With which peer
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub once: OnceArgs,
 }
 
 /// `p2pfs info`
@@ -324,9 +368,41 @@ pub struct InfoArgs {
     /// Name, name#1a2b, or content id
     #[arg(value_name = "NAME|ID")]
     pub item: String,
-    /// How to join
+    /// With which peer
     #[command(flatten)]
-    pub join: JoinArgs,
+    pub once: OnceArgs,
+}
+
+/// `p2pfs transfers`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TransfersArgs {
+    /// Look again every second, until nothing is being downloaded
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `p2pfs pause`, `p2pfs resume`
+#[derive(Clone, Debug, Args)]
+pub struct OrderArgs {
+    /// Numbers, as transfers shows them [default: all]
+    #[arg(value_name = "NO")]
+    pub ids: Vec<String>,
+}
+
+/// `p2pfs cancel`
+#[derive(Clone, Debug, Args)]
+pub struct CancelArgs {
+    /// Numbers, as transfers shows them
+    #[arg(required = true, value_name = "NO")]
+    pub ids: Vec<String>,
+}
+
+/// `p2pfs limit`
+#[derive(Clone, Debug, Args)]
+pub struct LimitArgs {
+    /// up or down, and bytes a second: 500K, 5MB, 5MiB; off for no limit; nothing tells what holds
+    #[arg(num_args = 0..=2, value_name = "[up|down] RATE")]
+    pub words: Vec<String>,
 }
 
 /// `p2pfs passphrase`
@@ -442,6 +518,17 @@ mod tests {
             "p2pfs ls hans",
             "p2pfs all_files",
             "p2pfs lap",
+            "p2pfs unp a.txt",
+            "p2pfs get a.txt --from ana --id -o d",
+            "p2pfs get a.txt --stdout",
+            "p2pfs pub a.txt --as b.txt --for 2h",
+            "p2pfs sch talk --limit 5 --ext mp4,mkv --min-size 1MiB --sort size",
+            "p2pfs ls --all --sort peers --long",
+            "p2pfs transfers --watch",
+            "p2pfs pause",
+            "p2pfs resume 1",
+            "p2pfs cancel 1 2",
+            "p2pfs limit up 5MiB",
             "p2pfs passphrase check",
             "p2pfs demo file",
             "p2pfs tracker --credentials f",

@@ -75,12 +75,8 @@ impl Executor {
         let (name, digits) = split_choice(item);
         let mut hits = self.peer.search(name, MAX_CANDIDATES).await?.hits;
         hits.retain(|hit| {
-            let is_owned = owner.is_none_or(|owner| {
-                hit.holders as usize > hit.owners.len()
-                    || hit.owners.iter().any(|o| o.folded() == owner.folded())
-            });
             let is_chosen = digits.is_none_or(|digits| has_digits(hit, digits));
-            is_owned && is_chosen
+            is_owned(hit, owner) && is_chosen
         });
         let is_exact = |hit: &Hit| hit.file.name.as_str() == name;
         if hits.iter().any(is_exact) {
@@ -123,6 +119,45 @@ impl Executor {
                     "\"{item}\" has several contents: {choices}"
                 )))
             }
+        }
+    }
+
+    /// Everything whose name contains `text`, each content once.
+    pub(super) async fn choose_all(
+        &self,
+        text: &str,
+        owner: Option<&UserName>,
+    ) -> Result<Vec<Hit>, Failure> {
+        let listing = self.peer.search(text, MAX_CANDIDATES).await?;
+        if listing.is_partial || listing.total as usize > listing.hits.len() {
+            let line = format!("more than {MAX_CANDIDATES} names contain \"{text}\"");
+            return Err(Failure::usage(line).hint("refine it"));
+        }
+        let own = self.peer.shares();
+        let mut hits = listing.hits;
+        hits.retain(|hit| {
+            let is_here = own.iter().any(|own| own.file.content == hit.file.content);
+            !is_here && hit.file.kind.is_hashed() && is_owned(hit, owner)
+        });
+        let mut met = std::collections::HashSet::new();
+        hits.retain(|hit| met.insert(hit.file.content));
+        if hits.is_empty() {
+            let line = format!("nothing that is not here already matches \"{text}\"");
+            return Err(Failure::new(Class::NotFound, line));
+        }
+        Ok(hits)
+    }
+
+    /// The one file with this id, or with these first digits of it.
+    pub(super) async fn choose_id(&self, item: &str) -> Result<Hit, Failure> {
+        if let Ok(content) = item.parse::<ContentId>() {
+            return self.by_content(content).await;
+        }
+        let digits = item.strip_prefix("b3:").unwrap_or(item);
+        match short_id(&format!("b3:{digits}")) {
+            Some(digits) => self.by_digits(item, &digits).await,
+            None => Err(Failure::usage(format!("\"{item}\" is no id"))
+                .hint("give at least four of its digits")),
         }
     }
 
@@ -171,6 +206,14 @@ impl Executor {
 /// Does its id begin so?
 fn has_digits(hit: &Hit, digits: &str) -> bool {
     hit.file.kind.is_hashed() && hit.file.content.to_hex().starts_with(digits)
+}
+
+/// May `owner` have it? Of several holders only some are named.
+fn is_owned(hit: &Hit, owner: Option<&UserName>) -> bool {
+    owner.is_none_or(|owner| {
+        hit.holders as usize > hit.owners.len()
+            || hit.owners.iter().any(|o| o.folded() == owner.folded())
+    })
 }
 
 /// `name#1a2b` is a name and the first digits of an id; everything else is a name.

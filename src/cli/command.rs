@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser};
+use serde::{Deserialize, Serialize};
 
+use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
 use super::topics;
 
-/// What can be typed at the prompt, under all names that users of older programs know.
-#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+/// What can be typed at the prompt, under all names that users of older programs know; also what goes through
+/// the socket of a running peer.
+#[derive(Clone, Debug, PartialEq, Eq, Parser, Serialize, Deserialize)]
+#[serde(tag = "command", content = "arguments", rename_all = "snake_case")]
 #[command(
     no_binary_name = true,
     disable_help_flag = true,
@@ -17,14 +21,7 @@ use super::topics;
 pub enum Command {
     /// Share files and folders
     #[command(visible_aliases = ["pub", "share"])]
-    Add {
-        /// Files and folders
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// Name under which a single one is shared
-        #[arg(long = "as", value_name = "NAME")]
-        as_name: Option<String>,
-    },
+    Add(AddArgs),
     /// Stop sharing a file or folder
     #[command(visible_aliases = ["unp", "rm", "unshare"])]
     Remove {
@@ -40,35 +37,31 @@ pub enum Command {
         /// Everybody's files
         #[arg(short, long)]
         all: bool,
+        /// How
+        #[command(flatten)]
+        options: ListOptions,
     },
-    /// What the peer under our usual name shares: `p2pfs list`, beside a peer that runs
+    /// What the peer under our usual name shares: `p2pfs list`, where none runs with this state directory
     #[command(skip)]
     ListUnder {
         /// That name
         user: String,
+        /// How
+        #[command(flatten)]
+        options: ListOptions,
     },
     /// What everybody shares
     #[command(visible_alias = "files", name = "all_files")]
-    AllFiles,
+    AllFiles(ListOptions),
     /// Find files whose name contains a text
     #[command(visible_alias = "sch")]
-    Search {
-        /// Part of a name, in any case
-        #[arg(required = true, value_name = "TEXT")]
-        text: Vec<String>,
-        /// Most hits to show
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: usize,
-    },
+    Search(SearchOptions),
     /// Download files and folders: NAME, NAME#1a2b, or an id
     #[command(visible_alias = "get")]
     Download {
-        /// Names or ids
-        #[arg(required = true, value_name = "NAME|ID")]
-        items: Vec<String>,
-        /// Only from this person
-        #[arg(long, value_name = "USER")]
-        from: Option<String>,
+        /// What, and from whom
+        #[command(flatten)]
+        options: DownloadOptions,
         /// Where to
         #[arg(short, long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -141,13 +134,17 @@ impl Command {
     pub const fn is_long(&self) -> bool {
         matches!(
             self,
-            Self::Add { .. } | Self::Download { .. } | Self::Info { .. }
+            Self::Add(_) | Self::Download { .. } | Self::Info { .. }
         )
     }
 
     fn at_home(mut self) -> Self {
         match &mut self {
-            Self::Add { paths, .. } => paths.iter_mut().for_each(|path| *path = at_home(path)),
+            Self::Add(args) => {
+                for path in &mut args.paths {
+                    *path = at_home(path);
+                }
+            }
             Self::Download { out: Some(out), .. } => *out = at_home(out),
             _ => {}
         }
@@ -310,10 +307,10 @@ mod tests {
         for path in ["~ana/x", "a/~", "./~/x", "/~"] {
             assert_eq!(at_home(Path::new(path)), Path::new(path));
         }
-        let Command::Add { paths, .. } = command("add ~/a x/~") else {
+        let Command::Add(added) = command("add ~/a x/~") else {
             panic!("add is add");
         };
-        assert_eq!(paths, [home.join("a"), "x/~".into()]);
+        assert_eq!(added.paths, [home.join("a"), "x/~".into()]);
     }
 
     #[test]
@@ -327,18 +324,17 @@ mod tests {
     #[test]
     fn quotes_hold_names_together() {
         let wanted = Command::Download {
-            items: vec!["my file.txt".into(), "-x".into()],
-            from: None,
+            options: DownloadOptions {
+                items: vec!["my file.txt".into(), "-x".into()],
+                ..DownloadOptions::default()
+            },
             out: None,
             background: false,
         };
         assert_eq!(command("download 'my file.txt' -- -x"), wanted);
         assert_eq!(
             command("search my report"),
-            Command::Search {
-                text: vec!["my".into(), "report".into()],
-                limit: 50
-            }
+            Command::Search(SearchOptions::plain(vec!["my".into(), "report".into()], 50))
         );
         assert_eq!(command("get it's.txt"), command("get \"it's.txt\""));
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
+use serde_json::json;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -13,9 +14,11 @@ use tokio_util::task::TaskTracker;
 use super::choice::names;
 use super::command::{Command, help};
 use super::exit::{Class, Failure};
+use super::options::{AddArgs, DownloadOptions};
 use super::render;
 use super::screen::{Screen, Style};
 use super::seen::Seen;
+use super::telling::Interest;
 use crate::peer::{Begun, DownloadError, Order, Origin, Peer, Shared, Wanted};
 use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
@@ -37,8 +40,14 @@ pub enum Patience {
 pub struct Executor {
     pub(super) peer: Peer,
     pub(super) screen: Screen,
+    /// The peer's own screen, where another one is served.
+    home: Option<Screen>,
     patience: Patience,
     last_found: Arc<Mutex<Option<Hit>>>,
+    /// The same of those who ask through the socket.
+    clients_last: Arc<Mutex<Option<Hit>>>,
+    /// What the one who asks through the socket waits for.
+    pub(super) interest: Interest,
     pub(super) seen: Seen,
     /// Where lines that were typed are kept.
     pub(super) history: Option<PathBuf>,
@@ -55,8 +64,11 @@ impl Executor {
         Self {
             peer,
             screen,
+            home: None,
             patience,
             last_found: Arc::default(),
+            clients_last: Arc::default(),
+            interest: Interest::default(),
             seen: Seen::default(),
             history: None,
             telling: TaskTracker::new(),
@@ -70,6 +82,19 @@ impl Executor {
         Self {
             history: file,
             ..self
+        }
+    }
+
+    /// The same for somebody who asks through the socket: scripts, as far as one can tell.
+    #[must_use]
+    pub fn for_client(&self, screen: Screen) -> Self {
+        Self {
+            screen,
+            patience: Patience::Retries,
+            last_found: Arc::clone(&self.clients_last),
+            interest: Interest::default(),
+            home: Some(self.screen.clone()),
+            ..self.clone()
         }
     }
 
@@ -103,33 +128,31 @@ impl Executor {
     /// What it failed for, to be shown on one line.
     pub async fn run(&self, command: Command) -> Result<(), Failure> {
         match command {
-            Command::Add { paths, as_name } => self.share(&paths, as_name.as_deref()).await,
+            Command::Add(args) => self.share(&args).await,
             Command::Remove { items } => self.unshare(&items).await,
             Command::List {
                 user: None,
                 all: false,
-            } => self.list_own(),
-            Command::List { user, .. } => self.list(user.as_deref()).await,
-            Command::ListUnder { user } => self.list_under(&user).await,
-            Command::AllFiles => self.list(None).await,
-            Command::Search { text, limit } => self.search(&text.join(" "), limit).await,
+                options,
+            } => self.list_own(&options),
+            Command::List { user, options, .. } => self.list(user.as_deref(), &options).await,
+            Command::ListUnder { user, options } => self.list_under(&user, &options).await,
+            Command::AllFiles(options) => self.list(None, &options).await,
+            Command::Search(options) => self.search(&options).await,
             Command::Download {
-                items,
-                from,
+                options,
                 out,
                 background: true,
             } => {
                 let own = self.clone();
                 self.background.spawn(async move {
-                    if let Err(failure) = own.download(&items, from.as_deref(), out).await {
+                    if let Err(failure) = own.download(&options, out).await {
                         own.screen.failure(&failure);
                     }
                 });
                 Ok(())
             }
-            Command::Download {
-                items, from, out, ..
-            } => self.download(&items, from.as_deref(), out).await,
+            Command::Download { options, out, .. } => self.download(&options, out).await,
             Command::Transfers => self.transfers(),
             Command::Pause { ids } => self.order(&ids, Order::Pause),
             Command::Resume { ids } => self.order(&ids, Order::Run),
@@ -154,8 +177,9 @@ impl Executor {
     ///
     /// # Errors
     /// The first failure, or that some failed.
-    pub async fn share(&self, paths: &[PathBuf], as_name: Option<&str>) -> Result<(), Failure> {
-        let name = as_name.map(parse_name).transpose()?;
+    pub async fn share(&self, args: &AddArgs) -> Result<(), Failure> {
+        let paths = &args.paths;
+        let name = args.as_name.as_deref().map(parse_name).transpose()?;
         if name.is_some() && paths.len() > 1 {
             return Err(Failure::usage(
                 "--as names one file or folder, and there are several",
@@ -163,9 +187,17 @@ impl Executor {
         }
         let mut failures = Vec::new();
         for path in paths {
-            match self.peer.share(path, name.clone()).await {
+            let shared = match args.time {
+                Some(time) => self.peer.share_for(path, name.clone(), time).await,
+                None => self.peer.share(path, name.clone()).await,
+            };
+            match shared {
                 Ok(shared) => {
-                    self.screen.text(&render::sharing(&shared))?;
+                    let mut line = render::sharing(&shared);
+                    if let Some(time) = args.time {
+                        line.push_str(&format!(", for {}", render::span(time)));
+                    }
+                    self.screen.text(&line)?;
                     self.screen.object(&render::share_json(&shared))?;
                 }
                 Err(error) => failures.push(Failure::from(error)),
@@ -186,6 +218,10 @@ impl Executor {
                     "Not sharing {} any more",
                     shared.file.shown_name()
                 ))?;
+                self.screen.object(&json!({
+                    "v": 1, "type": "result", "command": "unshare", "ok": true,
+                    "name": shared.file.name.as_str(), "id": shared.file.content.to_string(),
+                }))?;
             }
             if gone.is_empty() {
                 failures.push(Failure::new(
@@ -203,20 +239,41 @@ impl Executor {
     /// The failure of the only one, or that some failed.
     pub async fn download(
         &self,
-        items: &[String],
-        from: Option<&str>,
+        options: &DownloadOptions,
         out: Option<PathBuf>,
     ) -> Result<(), Failure> {
-        let from = from.map(parse_user).transpose()?;
+        let from = options.from.as_deref().map(parse_user).transpose()?;
         let (mut failures, mut begun) = (Vec::new(), JoinSet::new());
-        for (number, item) in items.iter().enumerate() {
-            match self.wish(item, from.as_ref(), out.clone()).await {
-                // In the order in which they were typed: the queue decides how many run.
-                Ok(wanted) => {
-                    let (own, download) = (self.clone(), self.peer.begin(wanted));
-                    begun.spawn(async move { (number, own.finish(download).await) });
+        let mut items = 0;
+        for item in &options.items {
+            let found = match (options.all_matching, options.id) {
+                (true, _) => self.choose_all(item, from.as_ref()).await,
+                (false, true) => self.choose_id(item).await.map(|hit| vec![hit]),
+                (false, false) => {
+                    let hit = self.choose_hashed(item, from.as_ref()).await;
+                    hit.map(|hit| vec![hit])
                 }
-                Err(failure) => failures.push(failure),
+            };
+            let hits = match found {
+                Ok(hits) => hits,
+                Err(failure) => {
+                    items += 1;
+                    failures.push(failure);
+                    continue;
+                }
+            };
+            for hit in hits {
+                items += 1;
+                match self.wish(hit, from.as_ref(), out.clone()).await {
+                    // In the order in which they were typed: the queue decides how many run.
+                    Ok(wanted) => {
+                        self.interest.in_download(&wanted.file);
+                        let (own, download) = (self.clone(), self.peer.begin(wanted));
+                        let number = items;
+                        begun.spawn(async move { (number, own.finish(download).await) });
+                    }
+                    Err(failure) => failures.push(failure),
+                }
             }
         }
         let mut files = BTreeMap::new();
@@ -225,7 +282,7 @@ impl Executor {
                 Ok((number, Ok(Some(file)))) => drop(files.insert(number, file)),
                 // Whoever cancelled it was told so.
                 Ok((_, Ok(None))) => {}
-                Ok((_, Err(failure))) if items.len() > 1 => {
+                Ok((_, Err(failure))) if items > 1 => {
                     // The others may still take long.
                     self.screen.tell(&failure);
                     failures.push(Failure::new(Class::Failed, ""));
@@ -238,16 +295,15 @@ impl Executor {
             let files: Vec<_> = files.into_values().collect();
             self.screen.object(&render::fetched_json(&files))?;
         }
-        self.conclude(items.len(), failures)
+        self.conclude(items, failures)
     }
 
     async fn wish(
         &self,
-        item: &str,
+        hit: Hit,
         from: Option<&UserName>,
         out: Option<PathBuf>,
     ) -> Result<Wanted, Failure> {
-        let hit = self.choose_hashed(item, from).await?;
         let from = match from {
             Some(user) => Some(self.key_of(&hit, user).await?),
             None => None,
@@ -265,10 +321,15 @@ impl Executor {
     async fn finish(&self, download: Begun) -> Result<Option<serde_json::Value>, Failure> {
         let done = match download.finish().await {
             Ok(done) => done,
-            Err(DownloadError::Cancelled { .. }) => return Ok(None),
+            // Who cancelled it was told so; somebody else, who waits for it, was not.
+            Err(DownloadError::Cancelled { .. }) if !self.screen.is_client() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        self.screen.text(&render::downloaded(&done))?;
+        let line = render::downloaded(&done);
+        match &self.home {
+            Some(home) if self.screen.is_gone() => home.text(&line)?,
+            _ => self.screen.text(&line)?,
+        }
         // Another reading of the whole file: only for scripts, which compare.
         let sha256 = match self.screen.style() {
             Style::Json if done.file.kind == PublicationKind::File => {

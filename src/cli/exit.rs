@@ -45,6 +45,30 @@ impl Class {
         self as u8
     }
 
+    /// All classes.
+    pub const ALL: [Self; 12] = [
+        Self::Failed,
+        Self::Usage,
+        Self::Login,
+        Self::Network,
+        Self::NotFound,
+        Self::Refused,
+        Self::Integrity,
+        Self::Local,
+        Self::Partly,
+        Self::Held,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// The class of an exit code.
+    #[must_use]
+    pub fn of_code(code: u8) -> Self {
+        let mut all = Self::ALL.into_iter();
+        all.find(|class| class.code() == code)
+            .unwrap_or(Self::Failed)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Failed | Self::Partly | Self::Held => "other",

@@ -5,15 +5,21 @@ use serde_json::json;
 use super::choice::names;
 use super::executor::{Executor, parse_user, sha256_of};
 use super::exit::{Class, Failure};
+use super::options::{ListOptions, SearchOptions, Sort};
 use super::render;
 use crate::wire::control::{Hit, PublicationKind};
 
 /// Entries of a whole listing.
 pub(super) const MAX_LISTED: usize = 200_000;
+/// Hits of a search among which is chosen.
+const MAX_SIFTED: usize = 10_000;
 
 impl Executor {
-    pub(super) fn list_own(&self) -> Result<(), Failure> {
-        let shares = self.peer.shares();
+    pub(super) fn list_own(&self, options: &ListOptions) -> Result<(), Failure> {
+        let mut shares = self.peer.shares();
+        if options.sort == Some(Sort::Size) {
+            shares.sort_by_key(|shared| std::cmp::Reverse(shared.contents.len));
+        }
         for shared in &shares {
             self.screen.object(&render::share_json(shared))?;
         }
@@ -22,7 +28,7 @@ impl Executor {
                 .text("You share nothing; add PATH shares a file or folder. (people: peers --all)")
         } else {
             self.screen
-                .text(&render::shares(&shares, self.screen.width()))?;
+                .text(&render::shares(&shares, options.long, self.screen.width()))?;
             self.screen.text("(people: peers --all)")
         }
     }
@@ -31,8 +37,8 @@ impl Executor {
     ///
     /// # Errors
     /// When the tracker does not answer.
-    pub async fn list_under(&self, user: &str) -> Result<(), Failure> {
-        match self.list(Some(user)).await {
+    pub async fn list_under(&self, user: &str, options: &ListOptions) -> Result<(), Failure> {
+        match self.list(Some(user), options).await {
             Err(failure) if failure.class == Class::NotFound => {
                 self.screen.text(&format!("{user} shares nothing"))
             }
@@ -44,7 +50,7 @@ impl Executor {
     ///
     /// # Errors
     /// When the tracker does not answer, or nobody of that name is here.
-    pub async fn list(&self, user: Option<&str>) -> Result<(), Failure> {
+    pub async fn list(&self, user: Option<&str>, options: &ListOptions) -> Result<(), Failure> {
         let user = user.map(parse_user).transpose()?;
         let listing = match self.peer.files(user.as_ref(), MAX_LISTED).await {
             Err(crate::peer::RequestError::Refused(reason)) if user.is_some() => {
@@ -54,19 +60,37 @@ impl Executor {
         };
         let mut hits = listing.hits;
         hits.sort_by(|a, b| a.file.name.cmp(&b.file.name));
-        self.show_hits(&hits)?;
+        if let Some(sort) = options.sort {
+            sort.apply(&mut hits);
+        }
+        self.show_hits(&hits, options.long)?;
         if hits.is_empty() {
             self.screen.text("nothing is shared")?;
         }
         Ok(())
     }
 
-    /// Names that contain `text`.
+    /// Names that contain a text.
     ///
     /// # Errors
     /// When nothing does, or the tracker does not answer.
-    pub async fn search(&self, text: &str, limit: usize) -> Result<(), Failure> {
-        let listing = self.peer.search(text, limit.max(1)).await?;
+    pub async fn search(&self, options: &SearchOptions) -> Result<(), Failure> {
+        let (text, limit) = (options.text.join(" "), options.limit.max(1));
+        let sifted = if options.takes_all() {
+            limit
+        } else {
+            limit.max(MAX_SIFTED)
+        };
+        let mut listing = self.peer.search(&text, sifted).await?;
+        if !options.takes_all() {
+            listing.is_partial |= listing.total as usize > listing.hits.len();
+            listing.hits.retain(|hit| options.takes(hit));
+            if let Some(sort) = options.sort {
+                sort.apply(&mut listing.hits);
+            }
+            listing.total = u32::try_from(listing.hits.len()).unwrap_or(u32::MAX);
+            listing.hits.truncate(limit);
+        }
         let mut hashed = listing.hits.iter().filter(|hit| hit.file.kind.is_hashed());
         *self.last() = hashed.next().cloned();
         if listing.hits.is_empty() {
@@ -75,14 +99,14 @@ impl Executor {
                 format!("nothing matches \"{text}\""),
             ));
         }
-        self.show_hits(&listing.hits)?;
+        self.show_hits(&listing.hits, false)?;
         match render::not_shown(&listing) {
             Some(line) => self.screen.text(&line),
             None => Ok(()),
         }
     }
 
-    fn show_hits(&self, hits: &[Hit]) -> Result<(), Failure> {
+    fn show_hits(&self, hits: &[Hit], is_long: bool) -> Result<(), Failure> {
         self.seen.hits(hits);
         for hit in hits {
             self.screen.object(&render::hit_json(hit))?;
@@ -90,7 +114,8 @@ impl Executor {
         if hits.is_empty() {
             Ok(())
         } else {
-            self.screen.text(&render::hits(hits, self.screen.width()))
+            self.screen
+                .text(&render::hits(hits, is_long, self.screen.width()))
         }
     }
 
@@ -169,6 +194,9 @@ impl Executor {
                 .collect::<Vec<_>>()
         );
         object["sha256"] = json!(sha256);
+        object["holders"] = json!(holders.len());
+        object["files"] = json!(contents.map(|of| of.files));
+        object["total"] = json!(contents.map(|of| of.len));
         self.screen.object(&object)?;
         let size = match (is_file, contents) {
             (true, _) => format!("size     {} ({} bytes)", render::size(file.len), file.len),

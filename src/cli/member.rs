@@ -5,22 +5,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{JoinArgs, ListArgs, PeerArgs};
+use super::args::{JoinArgs, OnceArgs, PeerArgs};
 use super::ask::{self, Dialog, Purpose};
 use super::command::Command;
 use super::dialog::{self, Person};
 use super::executor::{self, Executor, Patience};
 use super::exit::{Class, Failure};
+use super::host::PeerHost;
+use super::options::{AddArgs, DownloadOptions};
 use super::prompt::{self, End};
-use super::screen::Screen;
-use super::setup::{self, Home, WithoutHome};
-use super::status::{PeerHost, Presence};
-use super::{Context, history, join_address, render};
+use super::setup::{Home, WithoutHome};
+use super::status::Presence;
+use super::telling::{Told, show_events};
+use super::{Context, history, join_address};
 use crate::crypto::kdf::Group;
-use crate::peer::{self, Event, JoinError, Peer, Restart};
+use crate::peer::{self, JoinError, Peer, Restart};
 use crate::wire::text::{UserName, safe};
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
@@ -40,10 +41,14 @@ struct Manner {
 }
 
 impl Manner {
-    const fn once(patience: Patience) -> Self {
+    const fn once(args: &OnceArgs) -> Self {
         Self {
-            without: WithoutHome::Temporary,
-            patience,
+            without: if args.standalone {
+                WithoutHome::Unwanted
+            } else {
+                WithoutHome::Temporary
+            },
+            patience: Patience::Retries,
             greets: false,
             unfinished: Restart::Ignores,
         }
@@ -117,10 +122,20 @@ impl Context {
 
     async fn work(&self, executor: &Executor, args: &PeerArgs) -> Result<(), Failure> {
         if !args.share.is_empty() {
-            executor.share(&args.share, None).await?;
+            let paths = args.share.clone();
+            let what = AddArgs {
+                paths,
+                ..AddArgs::default()
+            };
+            executor.share(&what).await?;
         }
         if !args.get.is_empty() {
-            let done = executor.download(&args.get, None, None).await;
+            let items = args.get.clone();
+            let options = DownloadOptions {
+                items,
+                ..DownloadOptions::default()
+            };
+            let done = executor.download(&options, None).await;
             if args.exit {
                 return done;
             }
@@ -144,19 +159,13 @@ impl Context {
         Ok(())
     }
 
-    /// Shares until a signal comes.
-    pub(super) async fn share(
-        &self,
-        join: &JoinArgs,
-        share: impl AsyncFnOnce(&Executor) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    /// Shares until a signal comes, or the time is over.
+    pub(super) async fn share_here(&self, args: &OnceArgs, what: &AddArgs) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
-        let executor = self
-            .join(join, group, Manner::once(Patience::Retries))
-            .await?;
+        let executor = self.join(&args.join, group, Manner::once(args)).await?;
         let shared = tokio::select! {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
-            shared = share(&executor) => shared,
+            shared = executor.share(what) => shared,
         };
         if shared.is_ok() {
             let key = executor.peer().tracker_key().fingerprint().brief();
@@ -169,8 +178,15 @@ impl Context {
                     safe(&name)
                 ))?;
             }
+            let time = async {
+                match what.time {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            };
             let out = tokio::select! {
                 () = self.shutdown.token().cancelled() => Ok(()),
+                () = time => Ok(()),
                 failure = self.until_logged_out(&executor) => Err(failure),
             };
             executor.leave().await;
@@ -180,48 +196,18 @@ impl Context {
         shared
     }
 
-    pub(super) async fn list(&self, args: ListArgs) -> Result<(), Failure> {
-        let command = match (args.user, args.all) {
-            (user, true) | (user @ Some(_), false) => Command::List {
-                all: args.all,
-                user: user.filter(|_| !args.all),
-            },
-            // A one-shot peer shares nothing itself: what is meant is the peer that runs under this name.
-            (None, false) => {
-                let name = args
-                    .join
-                    .name
-                    .clone()
-                    .or_else(|| self.setup.config.peer.name.clone());
-                let user = name
-                    .filter(|name| !name.is_empty())
-                    .unwrap_or_else(|| setup::login_name().as_str().to_owned());
-                Command::ListUnder { user }
-            }
-        };
-        self.once(&args.join, Patience::Retries, vec![command])
-            .await
-    }
-
     /// Joins, does the work, leaves.
-    pub(super) async fn once(
+    pub(super) async fn by_own_peer(
         &self,
-        join: &JoinArgs,
-        patience: Patience,
-        commands: Vec<Command>,
+        args: &OnceArgs,
+        command: Command,
     ) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
-        let executor = self.join(join, group, Manner::once(patience)).await?;
-        let work = async {
-            for command in commands {
-                executor.run(command).await?;
-            }
-            Ok(())
-        };
+        let executor = self.join(&args.join, group, Manner::once(args)).await?;
         let done = tokio::select! {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
             failure = self.until_logged_out(&executor) => Err(failure),
-            done = work => done,
+            done = executor.run(command) => done,
         };
         executor.leave().await;
         done
@@ -242,8 +228,12 @@ impl Context {
         let home = Home::of_peer(self.global(), without, &self.screen)?;
         let restart = match without {
             WithoutHome::Fail => Restart::Restores,
-            WithoutHome::Temporary => Restart::Ignores,
+            WithoutHome::Temporary | WithoutHome::Unwanted => Restart::Ignores,
         };
+        let stays = unfinished == Restart::Restores;
+        // Who asks this early waits in line: a peer that stays is found as soon as the directory is its own.
+        let early = stays.then(|| home.listen()).flatten();
+        let network = group.network().clone();
         let mut settings = self.setup.peer(join, &home, restart)?;
         settings.unfinished = unfinished;
         let (file, screen) = (join.password_file.clone(), self.screen.clone());
@@ -303,19 +293,23 @@ impl Context {
         let history = home.dir.as_ref().map(|dir| dir.join(history::FILE));
         let executor = Executor::new(peer, screen.clone(), patience).with_history(history);
         let presence = Arc::new(Presence::default());
+        let told = Told::default();
         let host = PeerHost {
-            peer: executor.peer().clone(),
+            executor: executor.clone(),
             presence: Arc::clone(&presence),
+            told: told.clone(),
             since: Timestamp::now(),
+            network,
+            stays,
         };
         let gone = CancellationToken::new();
-        let listener = home.listen();
+        let listener = early.or_else(|| home.listen());
         let asked = listener.map(|it| tokio::spawn(it.run(Arc::new(host), gone.clone())));
         if greets {
             self.greet(executor.peer(), patience)?;
         }
         executor.tell_with(async move {
-            show_events(events, &screen, &presence, patience).await;
+            show_events(events, &screen, &presence, &told, patience).await;
             gone.cancel();
             if let Some(asked) = asked {
                 let _ = asked.await;
@@ -378,50 +372,5 @@ impl Context {
     async fn until_logged_out(&self, executor: &Executor) -> Failure {
         let reason = executor.peer().logged_out().await;
         Failure::new(Class::Login, reason)
-    }
-}
-
-/// Prints what happens by itself, until the peer is gone.
-async fn show_events(
-    mut events: mpsc::Receiver<Event>,
-    screen: &Screen,
-    presence: &Presence,
-    patience: Patience,
-) {
-    let mut milestones = render::Milestones::default();
-    while let Some(event) = events.recv().await {
-        presence.hear(&event);
-        match &event {
-            Event::Progress(progress) => {
-                let _ = screen.object(&render::progress_json(progress));
-                let line = render::progress(progress, screen.live_width());
-                let is_shown = screen.has_live_lines() || screen.live(&line);
-                if !is_shown && milestones.is_next(progress) {
-                    screen.note(&render::progress(progress, None));
-                }
-            }
-            Event::Hashing(hashing) => {
-                if !screen.live(&render::hashing(hashing)) && milestones.is_next_hashed(hashing) {
-                    screen.note(&render::hashing(hashing));
-                }
-            }
-            Event::Fetched(done) => {
-                let _ = screen.text(&render::downloaded(done));
-                let _ = screen.object(&render::fetched_json(&[render::downloaded_json(
-                    done, None,
-                )]));
-            }
-            // The program ends with this line, where nobody can be asked.
-            Event::LoggedOut { .. } if patience == Patience::Retries => {}
-            Event::LoggedOut { reason } if screen.is_edited() => {
-                screen.note(&format!("! {}; press Enter to log in again", safe(reason)));
-            }
-            Event::Left => return,
-            other => {
-                if let Some(line) = render::event(other) {
-                    screen.note(&line);
-                }
-            }
-        }
     }
 }

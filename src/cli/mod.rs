@@ -3,6 +3,7 @@
 pub mod args;
 pub mod ask;
 pub mod choice;
+pub mod client;
 pub mod command;
 pub mod completion;
 pub mod demo;
@@ -11,10 +12,13 @@ pub mod editor;
 pub mod executor;
 pub mod exit;
 pub mod history;
+pub mod host;
 pub mod listing;
 pub mod live;
 pub mod member;
 pub mod modes;
+pub mod oneshot;
+pub mod options;
 pub mod passphrase;
 pub mod prompt;
 pub mod questions;
@@ -26,6 +30,7 @@ pub mod setup;
 pub mod status;
 pub mod steer;
 pub mod table;
+pub mod telling;
 pub mod topics;
 pub mod user;
 
@@ -41,7 +46,6 @@ use self::args::{Action, Cli, Global, PassphraseArgs, PeerArgs, TrackerArgs};
 use self::ask::{Dialog, Purpose};
 use self::command::Command;
 use self::dialog::Person;
-use self::executor::{Executor, Patience};
 use self::exit::{Class, Failure};
 use self::questions::{Asked, Questions};
 use self::screen::Screen;
@@ -67,40 +71,34 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         screen: screen.clone(),
         shutdown,
     };
-    let waits = Patience::Retries;
     match cli.action {
         None => context.interactive().await,
         Some(Action::Tracker(args)) => context.tracker(args).await,
         Some(Action::Peer(args)) => context.peer(args).await,
-        Some(Action::Share(args)) => {
-            let share =
-                async |peer: &Executor| peer.share(&args.paths, args.as_name.as_deref()).await;
-            context.share(&args.join, share).await
-        }
-        Some(Action::Get(args)) => {
-            let command = Command::Download {
-                items: args.items,
-                from: args.from,
-                out: None,
-                background: false,
-            };
-            context.once(&args.join, waits, vec![command]).await
-        }
-        Some(Action::Search(args)) => {
-            let command = Command::Search {
-                text: args.text,
-                limit: args.limit,
-            };
-            context.once(&args.join, waits, vec![command]).await
-        }
+        Some(Action::Share(args)) => context.share(args).await,
+        Some(Action::Unshare(args)) => context.unshare(args.items).await,
+        Some(Action::Get(args)) => context.get(args).await,
+        Some(Action::Search(args)) => context.once(&args.once, Command::Search(args.what)).await,
         Some(Action::List(args)) => context.list(args).await,
-        Some(Action::Files(join)) => context.once(&join, waits, vec![Command::AllFiles]).await,
-        Some(Action::Peers(args)) => context.once(&args.join, waits, vec![Command::Lap]).await,
-        Some(Action::Info(args)) => {
+        Some(Action::Files(args)) => {
             context
-                .once(&args.join, waits, vec![Command::Info { item: args.item }])
+                .once(&args.once, Command::AllFiles(args.options))
                 .await
         }
+        Some(Action::Peers(args)) => {
+            let all = args.all;
+            context.once(&args.once, Command::Peers { all }).await
+        }
+        Some(Action::Lap(once)) => context.once(&once, Command::Lap).await,
+        Some(Action::Info(args)) => {
+            let item = args.item;
+            context.once(&args.once, Command::Info { item }).await
+        }
+        Some(Action::Transfers(args)) => context.transfers(args).await,
+        Some(Action::Pause(args)) => context.steer(Command::Pause { ids: args.ids }).await,
+        Some(Action::Resume(args)) => context.steer(Command::Resume { ids: args.ids }).await,
+        Some(Action::Cancel(args)) => context.steer(Command::Cancel { ids: args.ids }).await,
+        Some(Action::Limit(args)) => context.steer(Command::Limit { words: args.words }).await,
         Some(Action::Status) => tokio::select! {
             () = context.shutdown.token().cancelled() => Err(context.interrupted()),
             shown = status::run(context.global(), &context.screen) => shown,

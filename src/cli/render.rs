@@ -17,7 +17,7 @@ use self::progress::percent_of;
 pub use self::progress::{Milestones, hashing, percent, progress, progress_of_more};
 use super::table::{Column, table};
 use crate::peer::{Downloaded, Event, Listing, Shared, State, Transfer};
-use crate::wire::control::{Hit, Holder, PeerEntry, Publication};
+use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::text::{UserName, safe};
 
 /// A size as people read it: `173.0 MiB`.
@@ -37,11 +37,11 @@ pub fn size_of(file: &Publication) -> String {
 }
 
 /// The short id of a file, or that it has none yet.
-fn id_of(file: &Publication) -> String {
-    if file.kind.is_hashed() {
-        file.content.short()
-    } else {
-        "being hashed".to_owned()
+fn id_of(file: &Publication, is_long: bool) -> String {
+    match (file.kind.is_hashed(), is_long) {
+        (false, _) => "being hashed".to_owned(),
+        (true, true) => file.content.to_string(),
+        (true, false) => file.content.short(),
     }
 }
 
@@ -58,17 +58,21 @@ pub fn not_shown(listing: &Listing) -> Option<String> {
     Some(format!("… and {count}: refine, or give --limit"))
 }
 
-/// Hits of a search or a listing.
+/// Hits of a search or a listing; when `is_long`, with whole ids and sizes in bytes.
 #[must_use]
-pub fn hits(hits: &[Hit], width: Option<usize>) -> String {
+pub fn hits(hits: &[Hit], is_long: bool, width: Option<usize>) -> String {
     let rows: Vec<_> = hits
         .iter()
         .map(|hit| {
+            let size = match hit.file.kind {
+                PublicationKind::File if is_long => hit.file.len.to_string(),
+                _ => size_of(&hit.file),
+            };
             vec![
                 hit.file.shown_name(),
-                size_of(&hit.file),
+                size,
                 hit.holders.to_string(),
-                id_of(&hit.file),
+                id_of(&hit.file, is_long),
                 owners(hit),
             ]
         })
@@ -95,17 +99,22 @@ pub fn owners(hit: &Hit) -> String {
     names.join(", ")
 }
 
-/// Own shares.
+/// Own shares; when `is_long`, with whole ids and sizes in bytes.
 #[must_use]
-pub fn shares(shares: &[Shared], width: Option<usize>) -> String {
+pub fn shares(shares: &[Shared], is_long: bool, width: Option<usize>) -> String {
     let rows: Vec<_> = shares
         .iter()
         .map(|shared| {
             let path = safe(&shared.path.to_string_lossy());
+            let size = if is_long {
+                shared.contents.len.to_string()
+            } else {
+                size(shared.contents.len)
+            };
             vec![
                 shared.file.shown_name(),
-                size(shared.contents.len),
-                shared.file.content.short(),
+                size,
+                id_of(&shared.file, is_long),
                 path,
             ]
         })

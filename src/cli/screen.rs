@@ -13,6 +13,7 @@ use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
+use super::client::{Kind, Outlet};
 use super::exit::{Class, Failure};
 use super::live::{Board, MIN_ROWS, Posted, Resizing, Size};
 use super::modes;
@@ -107,12 +108,26 @@ struct Inner {
     /// Where all goes while lines are edited, and never is there before.
     board: OnceLock<Arc<Board>>,
     failed: AtomicBool,
+    /// What is shown is another process's terminal.
+    outlet: Option<Outlet>,
+    /// Stdout is for something else.
+    results_to_stderr: bool,
 }
 
 impl Screen {
     /// A screen that shows results in `style`; `quiet` leaves out everything that is not one.
     #[must_use]
     pub fn new(style: Style, quiet: bool) -> Self {
+        Self::with_outlet(style, quiet, None)
+    }
+
+    /// The screen of somebody who asks through the socket.
+    #[must_use]
+    pub fn of_client(style: Style, quiet: bool, outlet: Outlet) -> Self {
+        Self::with_outlet(style, quiet, Some(outlet))
+    }
+
+    fn with_outlet(style: Style, quiet: bool, outlet: Option<Outlet>) -> Self {
         Self(Arc::new(Inner {
             style,
             quiet,
@@ -123,7 +138,38 @@ impl Screen {
             has_live_line: AtomicBool::new(false),
             board: OnceLock::new(),
             failed: AtomicBool::new(false),
+            outlet,
+            results_to_stderr: false,
         }))
+    }
+
+    /// The same with results on stderr, where stdout is for something else.
+    #[must_use]
+    pub fn results_to_stderr(&self) -> Self {
+        let Inner { style, quiet, .. } = &*self.0;
+        let mut screen = Self::with_outlet(*style, *quiet, None);
+        if let Some(inner) = Arc::get_mut(&mut screen.0) {
+            inner.results_to_stderr = true;
+        }
+        screen
+    }
+
+    /// Is there nobody any more who would read it?
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.outlet.as_ref().is_some_and(Outlet::is_gone)
+    }
+
+    /// Is it the screen of somebody who asks through the socket?
+    #[must_use]
+    pub fn is_client(&self) -> bool {
+        self.0.outlet.is_some()
+    }
+
+    /// Is everything left out that is no result?
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.0.quiet
     }
 
     /// How results are shown.
@@ -135,13 +181,25 @@ impl Screen {
     /// Columns that a listing may take; `None` where no terminal shows it.
     #[must_use]
     pub fn width(&self) -> Option<usize> {
-        columns(io::stdout())
+        match &self.0.outlet {
+            Some(outlet) => outlet.width,
+            None => columns(io::stdout()),
+        }
     }
 
     /// Columns that a live line may take. In the last one the cursor stands.
     #[must_use]
     pub fn live_width(&self) -> Option<usize> {
-        columns(io::stderr()).map(|columns| columns - 1)
+        match &self.0.outlet {
+            Some(outlet) => outlet.live_width,
+            None => columns(io::stderr()).map(|columns| columns - 1),
+        }
+    }
+
+    /// Can a line on stderr be drawn again and again?
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.0.is_live
     }
 
     /// Did writing a result fail?
@@ -187,6 +245,11 @@ impl Screen {
         }
     }
 
+    /// A line for stderr that was made elsewhere: by the peer that was asked.
+    pub fn relay(&self, text: &str) {
+        self.write_err(text);
+    }
+
     /// Says what went wrong when it is not the end: scripts are not told.
     pub fn tell(&self, failure: &Failure) {
         self.write_err(&format!("p2pfs: {}", failure.line()));
@@ -217,6 +280,12 @@ impl Screen {
     /// Redraws one line on stderr, if that is a terminal; tells whether it is. Above a line that is edited it
     /// goes when it is not renewed.
     pub fn live(&self, text: &str) -> bool {
+        if let Some(outlet) = &self.0.outlet {
+            if !self.0.quiet && outlet.live_width.is_some() {
+                outlet.send(Kind::Live, text);
+            }
+            return self.0.quiet || outlet.live_width.is_some();
+        }
         if self.0.quiet || !self.0.is_live {
             return self.0.quiet;
         }
@@ -292,6 +361,14 @@ impl Screen {
     }
 
     fn write_out(&self, text: &str) -> Result<(), Failure> {
+        if let Some(outlet) = &self.0.outlet {
+            outlet.send(Kind::Out, text);
+            return Ok(());
+        }
+        if self.0.results_to_stderr {
+            self.note(text);
+            return Ok(());
+        }
         let Some(_turn) = self.turn(text) else {
             return Ok(());
         };
@@ -314,6 +391,10 @@ impl Screen {
     }
 
     fn write_err(&self, text: &str) {
+        if let Some(outlet) = &self.0.outlet {
+            outlet.send(Kind::Err, text);
+            return;
+        }
         let Some(_turn) = self.turn(text) else {
             return;
         };

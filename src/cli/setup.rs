@@ -35,6 +35,7 @@ const DEFAULT_SIMULTANEOUS: usize = 8;
 const MAX_PREFIX_LEN: usize = 64;
 
 /// Everything that was said before the role begins.
+#[derive(Clone)]
 pub struct Setup {
     /// Flags and environment of every command.
     pub global: Global,
@@ -352,6 +353,8 @@ pub enum WithoutHome {
     Fail,
     /// Go on as somebody new for once.
     Temporary,
+    /// It is not wanted at all: go on as somebody new for once.
+    Unwanted,
 }
 
 impl Home {
@@ -377,6 +380,9 @@ impl Home {
         without: WithoutHome,
         screen: &Screen,
     ) -> Result<Self, Failure> {
+        if without == WithoutHome::Unwanted {
+            return Ok(Self::temporary());
+        }
         let Some(dir) = state_dir(global, "peer") else {
             screen.note(&forgetting("no home directory"));
             return Ok(Self::temporary());

@@ -20,7 +20,7 @@ use crate::tracker::metrics::Metrics;
 use crate::wire::text::safe;
 
 /// The command that asks for it.
-const COMMAND: &str = "status";
+pub const COMMAND: &str = "status";
 
 /// Answers for a tracker.
 pub struct TrackerHost {
@@ -70,8 +70,19 @@ impl TrackerHost {
 
 impl Host for TrackerHost {
     async fn answer(&self, request: Request, replies: Replies) -> End {
-        answer(&request, &replies, || self.object()).await
+        if request.command != COMMAND {
+            return unknown(&request.command);
+        }
+        replies.send(self.object()).await;
+        End::OK
     }
+}
+
+/// What answers a command that there is not.
+#[must_use]
+pub fn unknown(command: &str) -> End {
+    let message = format!("\"{command}\" is not known to what runs");
+    End::failed(Class::Usage.code(), message)
 }
 
 /// Whether a peer has its tracker, and since when.
@@ -103,53 +114,24 @@ impl Presence {
     }
 }
 
-/// Answers for a peer.
-pub struct PeerHost {
-    /// The peer.
-    pub peer: Peer,
-    /// Whether it has its tracker.
-    pub presence: Arc<Presence>,
-    /// Since when it runs.
-    pub since: Timestamp,
-}
-
-impl PeerHost {
-    fn object(&self) -> Value {
-        let peer = &self.peer;
-        let (is_joined, joined_since) = self.presence.now();
-        let moved = peer.moved();
-        let transfers = peer.transfers();
-        let running = transfers
-            .iter()
-            .filter(|transfer| transfer.state == State::Running);
-        let uptime = Timestamp::now().duration_since(self.since).as_secs();
-        json!({
-            "v": 1, "type": "status", "role": "peer", "pid": std::process::id(),
-            "version": env!("CARGO_PKG_VERSION"), "since": self.since.to_string(), "uptime_s": uptime,
-            "user": peer.user().as_str(), "key": peer.id().fingerprint().to_string(), "port": peer.port(),
-            "tracker": peer.tracker_address(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
-            "joined": is_joined, "joined_since": joined_since.to_string(), "shares": peer.shares().len(),
-            "transfers": transfers.len(), "running": running.count(), "up": moved.up, "down": moved.down,
-        })
-    }
-}
-
-impl Host for PeerHost {
-    async fn answer(&self, request: Request, replies: Replies) -> End {
-        answer(&request, &replies, || self.object()).await
-    }
-}
-
-async fn answer(request: &Request, replies: &Replies, object: impl FnOnce() -> Value) -> End {
-    if request.command != COMMAND {
-        let code = Class::Usage.code();
-        return End::failed(
-            code,
-            format!("\"{}\" is not known to what runs", request.command),
-        );
-    }
-    replies.send(object()).await;
-    End::OK
+/// How a peer is.
+#[must_use]
+pub fn of_peer(peer: &Peer, presence: &Presence, since: Timestamp) -> Value {
+    let (is_joined, joined_since) = presence.now();
+    let moved = peer.moved();
+    let transfers = peer.transfers();
+    let running = transfers
+        .iter()
+        .filter(|transfer| transfer.state == State::Running);
+    let uptime = Timestamp::now().duration_since(since).as_secs();
+    json!({
+        "v": 1, "type": "status", "role": "peer", "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"), "since": since.to_string(), "uptime_s": uptime,
+        "user": peer.user().as_str(), "key": peer.id().fingerprint().to_string(), "port": peer.port(),
+        "tracker": peer.tracker_address(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+        "joined": is_joined, "joined_since": joined_since.to_string(), "shares": peer.shares().len(),
+        "transfers": transfers.len(), "running": running.count(), "up": moved.up, "down": moved.down,
+    })
 }
 
 /// Asks tracker and peer of this state directory, and shows those that run.

@@ -56,6 +56,15 @@ impl Executor {
                 };
                 let (id, name) = (transfer.id, &transfer.file.name);
                 self.screen.text(&format!("{done} {id}, {name}"))?;
+                let command = match order {
+                    Order::Run => "resume",
+                    Order::Pause => "pause",
+                    Order::Cancel => "cancel",
+                };
+                self.screen.object(&json!({
+                    "v": 1, "type": "result", "command": command, "ok": true, "no": id,
+                    "name": name.as_str(), "id": transfer.file.content.to_string(),
+                }))?;
             }
         }
         Ok(())

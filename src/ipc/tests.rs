@@ -2,8 +2,6 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use serde_json::json;
-
 use super::*;
 use crate::disk::{create_private_dir, lock_dir};
 
@@ -20,6 +18,10 @@ impl Host for Echo {
             }
             "wait" => {
                 sleep(Duration::from_millis(300)).await;
+                End::OK
+            }
+            "ponder" => {
+                sleep(ANSWER_TIME + SIGN_OF_LIFE).await;
                 End::OK
             }
             other => End::failed(5, format!("no {other}")),
@@ -84,7 +86,7 @@ async fn what_is_no_request_gets_an_end_or_nothing() {
     let other = say(temporary.path(), b"{\"v\":2,\"command\":\"count\"}\n").await;
     assert!(other.contains("version"), "{other}");
     let (head, tail) = ("{\"v\":1,\"command\":\"", "\"}\n");
-    let long = [head.as_bytes(), &[b'x'; 1 << 20], tail.as_bytes()].concat();
+    let long = [head.as_bytes(), &vec![b'x'; 5 << 20], tail.as_bytes()].concat();
     assert_eq!(say(temporary.path(), &long).await, "");
     let end = ask(temporary.path(), &Request::new("count"), |_| {}).await;
     assert_eq!(end.unwrap(), End::OK, "it goes on");
@@ -106,6 +108,58 @@ async fn many_ask_at_the_same_time() {
         assert_eq!(end.unwrap(), End::OK);
     }
     assert!(begin.elapsed() < Duration::from_millis(800), "not in turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_long_is_waited_for() {
+    let temporary = tempfile::tempdir().unwrap();
+    let lock = home(temporary.path());
+    let _shutdown = start(temporary.path(), &lock);
+    let mut lines = Vec::new();
+    let request = Request::new("ponder");
+    let end = ask(temporary.path(), &request, |line| {
+        lines.push(line);
+    });
+    assert_eq!(end.await.unwrap(), End::OK);
+    assert!(lines.is_empty(), "a sign of life is no line: {lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_gone_is_not_answered_any_more() {
+    struct Drops(mpsc::Sender<()>);
+    struct Told(mpsc::Sender<()>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
+    impl Host for Drops {
+        async fn answer(&self, _request: Request, replies: Replies) -> End {
+            let _told = Told(self.0.clone());
+            replies.send(json!({"type": "begun"})).await;
+            std::future::pending().await
+        }
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let lock = home(temporary.path());
+    let (dropped, mut drops) = mpsc::channel(1);
+    let listener = Listener::bind(temporary.path(), &lock).unwrap();
+    tokio::spawn(listener.run(Arc::new(Drops(dropped)), CancellationToken::new()));
+    let mut stream = UnixStream::connect(temporary.path().join(NAME))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"{\"v\":1,\"command\":\"x\"}\n")
+        .await
+        .unwrap();
+    stream.read_u8().await.unwrap();
+    drop(stream);
+    let begin = Instant::now();
+    drops.recv().await.unwrap();
+    assert!(
+        begin.elapsed() < SIGN_OF_LIFE,
+        "at once, not by the next sign of life"
+    );
 }
 
 #[tokio::test]

@@ -101,6 +101,33 @@ impl Keeper {
         Named { _until: until }
     }
 
+    /// The next start shares it again.
+    pub fn stay(&self, shared: &Shared) {
+        self.background.kept.stay(shared);
+    }
+
+    /// Withdraws it after `time`, unless it is shared anew before, or `shutdown` comes first.
+    pub fn pass(&self, shared: Shared, time: Duration, shutdown: CancellationToken) {
+        let (own, mark) = (self.clone(), self.background.kept.pass(&shared));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(time) => {}
+            }
+            if !own.background.kept.is_passing(&shared, mark) {
+                return;
+            }
+            let is_it =
+                |other: &Shared| other.file.name == shared.file.name && other.path == shared.path;
+            // When it does not answer now, the next announcement says it.
+            let _ = own.unshare(is_it).await;
+            own.tell(Event::Withdrawn {
+                name: shared.file.name.clone(),
+                reason: "its time is over".to_owned(),
+            });
+        });
+    }
+
     /// Offers and publishes the file at `path`, whose hashes are known.
     pub async fn adopt(&self, path: &Path, file: Publication, tree: Tree) {
         self.watch(path).await;

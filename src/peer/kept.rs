@@ -33,6 +33,9 @@ struct Wanted {
     shares: BTreeMap<Key, Publication>,
     /// Not written yet.
     changed: BTreeSet<Key>,
+    /// What the next start does not share again, each with the mark of who said so last.
+    passing: BTreeMap<Key, u64>,
+    last_mark: u64,
 }
 
 impl Kept {
@@ -82,6 +85,33 @@ impl Kept {
         }
     }
 
+    /// The next start shares it again.
+    pub fn stay(&self, shared: &Shared) {
+        let mut wanted = self.wanted();
+        let key = key_of(shared);
+        if wanted.passing.remove(&key).is_some() {
+            wanted.changed.insert(key);
+        }
+    }
+
+    /// The next start does not share it again; returns a mark for [`Self::is_passing`].
+    #[must_use]
+    pub fn pass(&self, shared: &Shared) -> u64 {
+        let mut wanted = self.wanted();
+        let key = key_of(shared);
+        wanted.last_mark += 1;
+        let mark = wanted.last_mark;
+        wanted.passing.insert(key.clone(), mark);
+        wanted.changed.insert(key);
+        mark
+    }
+
+    /// Did nobody share it anew since it got this mark?
+    #[must_use]
+    pub fn is_passing(&self, shared: &Shared, mark: u64) -> bool {
+        self.wanted().passing.get(&key_of(shared)) == Some(&mark)
+    }
+
     /// Forgets what is selected; returns it.
     pub fn remove(&self, selects: impl Fn(&Shared) -> bool) -> Vec<Shared> {
         let mut wanted = self.wanted();
@@ -91,7 +121,10 @@ impl Kept {
         let gone: Vec<Shared> = gone
             .map(|((_, path), file)| remembered(&file, &path))
             .collect();
-        wanted.changed.extend(gone.iter().map(key_of));
+        for key in gone.iter().map(key_of) {
+            wanted.passing.remove(&key);
+            wanted.changed.insert(key);
+        }
         gone
     }
 
@@ -115,7 +148,9 @@ impl Kept {
             let mut wanted = self.wanted();
             let changed = std::mem::take(&mut wanted.changed);
             let with_file = changed.into_iter().map(|key| {
-                let file = wanted.shares.get(&key).cloned();
+                let is_passing = wanted.passing.contains_key(&key);
+                let file = wanted.shares.get(&key).filter(|_| !is_passing);
+                let file = file.cloned();
                 (key, file)
             });
             with_file.collect()
@@ -208,6 +243,26 @@ mod tests {
         assert_eq!(second.load(), [all[0].clone(), all[2].clone()]);
         assert!(second.is_wanted(&all[0]) && !second.is_wanted(&all[1]));
         assert_eq!(second.names_of(&all[2].path), [all[2].file.name.clone()]);
+    }
+
+    #[test]
+    fn what_passes_is_unknown_at_the_next_start_unless_it_was_shared_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = kept(&dir);
+        let all = [shared("a", b"/x/a"), shared("b", b"/x/b")];
+        for shared in &all {
+            first.add(shared);
+        }
+        first.flush();
+        let marks = all.each_ref().map(|shared| first.pass(shared));
+        assert!(first.is_wanted(&all[0]), "for now");
+        first.stay(&all[1]);
+        first.flush();
+        assert!(first.is_passing(&all[0], marks[0]) && !first.is_passing(&all[1], marks[1]));
+        let again = first.pass(&all[0]);
+        assert!(first.is_passing(&all[0], again) && !first.is_passing(&all[0], marks[0]));
+        drop(first);
+        assert_eq!(kept(&dir).load(), [all[1].clone()]);
     }
 
     #[test]

@@ -364,7 +364,25 @@ impl Peer {
     /// # Errors
     /// When it cannot be read, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        self.0.keeper.share(path, name).await
+        let shared = self.0.keeper.share(path, name).await?;
+        self.0.keeper.stay(&shared);
+        Ok(shared)
+    }
+
+    /// The same, until `time` has passed or this peer ends: the next start does not share it again.
+    ///
+    /// # Errors
+    /// As [`Self::share`].
+    pub async fn share_for(
+        &self,
+        path: &Path,
+        name: Option<FileName>,
+        time: Duration,
+    ) -> Result<Shared, ShareError> {
+        let shared = self.0.keeper.share(path, name).await?;
+        let shutdown = self.0.shutdown.clone();
+        self.0.keeper.pass(shared.clone(), time, shutdown);
+        Ok(shared)
     }
 
     /// Withdraws what `selects`; returns it.

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
+mod commands;
 mod disk;
 mod faults;
 mod folders;
 mod hashing;
 mod login;
 mod namespaces;
+mod oneshot;
 mod ops;
 mod resume;
 mod seeds;

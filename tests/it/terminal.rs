@@ -286,7 +286,7 @@ fn completion_lists_above_the_line_and_never_writes_a_foreign_name_raw() {
     let world = World::new(&["My talk 1.mp4", "My talk 2.mp4", trap]);
     let mut bob = world.bob();
     bob.press("fil\t");
-    bob.wait_end("P2P> files");
+    bob.wait_end("P2P> files [--sort] [--long]");
     bob.press("\r");
     bob.wait_until("listed", |bob| bob.shown().ends_with("\nP2P>"));
     bob.press("get my\t");

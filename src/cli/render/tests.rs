@@ -45,7 +45,7 @@ fn a_folder_is_as_large_as_its_files_once_its_listing_is_here() {
 
 #[test]
 fn a_search_reads_as_a_table() {
-    let text = hits(&[hit("talk.mp4"), hit("名前.txt")], None);
+    let text = hits(&[hit("talk.mp4"), hit("名前.txt")], false, None);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "NAME       SIZE        PEERS   ID            WHO");
     assert_eq!(
@@ -79,6 +79,7 @@ fn what_is_not_shown_is_told_as_far_as_it_was_counted() {
 fn in_20_columns_a_name_and_its_id_remain() {
     let text = hits(
         &[hit("a talk of many words.mp4"), hit("名前.txt")],
+        false,
         Some(20),
     );
     let lines: Vec<_> = text.lines().collect();
@@ -91,7 +92,7 @@ fn in_20_columns_a_name_and_its_id_remain() {
 fn a_folder_shows_as_one() {
     let mut folder = hit("talks");
     folder.file.kind = PublicationKind::Folder;
-    let text = hits(&[folder.clone()], None);
+    let text = hits(&[folder.clone()], false, None);
     assert!(text.contains("\ntalks/ "), "{text}");
     assert_eq!(file_json(&folder.file)["kind"], "folder");
     assert_eq!(file_json(&folder.file)["name"], "talks");
@@ -100,7 +101,7 @@ fn a_folder_shows_as_one() {
 
 #[test]
 fn hostile_names_stay_on_their_line() {
-    let text = hits(&[hit("a\u{202e}gpj.exe")], None);
+    let text = hits(&[hit("a\u{202e}gpj.exe")], false, None);
     assert_eq!(text.lines().count(), 2);
     assert!(text.contains("a\\u{202e}gpj.exe"));
     let warning = event(&Event::Warning {
