@@ -2,10 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use clap::CommandFactory as _;
 use p2pfs::cli::args::Cli;
 use p2pfs::cli::exit::Class;
+use serde_json::Value;
+
+use crate::support::schema::Schema;
+use crate::support::{Group, text, wait_until};
 
 /// What one row says, or one command understands.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -140,4 +146,166 @@ fn every_exit_code_is_in_the_table_and_no_other() {
     // Success, and a panic.
     let known = Class::ALL.map(Class::code).into_iter().chain([0, 101]);
     assert_eq!(told, known.collect());
+}
+
+#[test]
+fn the_help_on_objects_tells_of_every_type_and_field() {
+    let group = Group::new();
+    let help = group.command("s").args(["help", "json"]).output().unwrap();
+    let help = text(&help.stdout);
+    let mut told: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let paragraphs = help.split("\n\n").nth(1).unwrap();
+    let mut last = "";
+    for line in paragraphs.lines() {
+        if !line.starts_with(' ') {
+            last = line.split(' ').next().unwrap();
+        }
+        let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+        told.entry(last).or_default().extend(words);
+    }
+    let kinds = Schema::load().kinds();
+    let names: Vec<_> = kinds.iter().map(|(kind, _)| kind.as_str()).collect();
+    let mut documented: Vec<_> = told.keys().copied().collect();
+    documented.sort_unstable();
+    assert_eq!(documented, {
+        let mut names = names.clone();
+        names.sort_unstable();
+        names
+    });
+    for (kind, fields) in &kinds {
+        for field in fields
+            .iter()
+            .filter(|field| !["v", "type"].contains(&field.as_str()))
+        {
+            assert!(
+                told[kind.as_str()].contains(field.as_str()),
+                "{field} of {kind}"
+            );
+        }
+    }
+}
+
+/// Keeps the types that were met.
+struct Met {
+    schema: Schema,
+    kinds: BTreeSet<String>,
+}
+
+impl Met {
+    fn lines(&mut self, lines: &str) {
+        for line in lines.lines() {
+            let object: Value = serde_json::from_str(line).expect(line);
+            self.kinds.insert(self.schema.check(&object));
+        }
+    }
+
+    fn output(&mut self, output: &Output, code: i32) {
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(!output.stdout.is_empty(), "{output:?}");
+        self.lines(&text(&output.stdout));
+    }
+}
+
+/// Shows: every object that a command prints with `--json` fits the published schema, and every type of the
+/// schema is printed. How: all commands, by a tracker, at a prompt, through a socket and alone.
+#[test]
+fn every_object_that_is_printed_fits_the_schema() {
+    let mut met = Met {
+        schema: Schema::load(),
+        kinds: BTreeSet::new(),
+    };
+    let group = Group::new();
+    let here = ["--bind", "127.0.0.1", "--port", "0", "--json"];
+    let mut tracker = group.start(
+        "tracker",
+        &[&["tracker", "--metrics", "0"], &here[..]].concat(),
+    );
+    let line = tracker.wait_for("\"type\":\"tracker\"");
+    met.lines(&line);
+    let port = serde_json::from_str::<Value>(&line).unwrap()["port"].to_string();
+    let address = format!("127.0.0.1:{port}");
+    let join = ["--tracker", &address];
+    group.file("film.mkv", 6 << 20, 1);
+    group.file("folder/one", 10, 2);
+    group.file("folder/two", 20, 3);
+    let mut bob = group.peer("bob", &address, &[]);
+    for name in ["film.mkv", "folder"] {
+        bob.say(&format!("add {name}"));
+        bob.wait_for("Sharing");
+    }
+    let ana = group.path("ana.out");
+    let mut command = group.command("ana.state");
+    let own = ["--name", "ana", "--down-limit", "1MiB", "--no-seed"];
+    command.args([&["peer"], &join[..], &here[..], &own[..]].concat());
+    command
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(&ana).unwrap());
+    let mut process = command.spawn().unwrap();
+    let mut typing = process.stdin.take().unwrap();
+    let typed = b"id\nlap\nsearch o\npeers\nadd passphrase\nlist\ninfo passphrase\ninfo folder\nall_files\nblub\n";
+    std::io::Write::write_all(&mut typing, typed).unwrap();
+    let said = || fs::read_to_string(&ana).unwrap();
+    wait_until("the last one is answered", || {
+        said().contains("\"type\":\"error\"")
+    });
+    let ask = |args: &[&str]| {
+        let mut command = group.command("ana.state");
+        command.args(args).arg("--json").stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    group.folder("to");
+    let mut getting = group.command("ana.state");
+    let getting = getting.args(["get", "film.mkv", "folder", "--json", "-o", "to"]);
+    let getting = getting
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it is under way", || !ask(&["transfers"]).stdout.is_empty());
+    met.output(&ask(&["transfers"]), 0);
+    met.output(&ask(&["pause"]), 0);
+    met.output(&ask(&["transfers"]), 0);
+    met.output(&ask(&["status"]), 0);
+    met.output(&ask(&["resume"]), 0);
+    met.output(&ask(&["limit", "down", "4MiB"]), 0);
+    met.output(&getting.wait_with_output().unwrap(), 0);
+    met.output(&ask(&["unshare", "passphrase"]), 0);
+    met.output(&ask(&["search", "no such thing"]), 5);
+    met.output(&ask(&["get", "one thing", "another"]), 9);
+    met.output(&ask(&["blub"]), 2);
+    drop(typing);
+    assert!(process.wait().unwrap().success());
+    met.lines(&said());
+    met.output(
+        &group.once(&address, &["search", "o", "--json", "--standalone"]),
+        0,
+    );
+    met.output(&group.once(&address, &["get", "folder", "--json"]), 0);
+    let alone = |args: &[&str], code| {
+        let mut command = group.command("tracker");
+        (command.args(args).arg("--json").output().unwrap(), code)
+    };
+    let password = group.write_private("password", "a password that is long enough");
+    let password = [
+        "--credentials",
+        "users",
+        "--password-file",
+        password.to_str().unwrap(),
+    ];
+    for (output, code) in [
+        alone(&["status"], 0),
+        alone(&["passphrase", "check"], 0),
+        alone(&[&["user", "add", "ana"], &password[..]].concat(), 0),
+        alone(&["user", "list", "--credentials", "users"], 0),
+        alone(&[&["user", "verify", "ana"], &password[..]].concat(), 0),
+        alone(&[&["user", "passwd", "ana"], &password[..]].concat(), 0),
+        alone(&["user", "remove", "ana", "--credentials", "users"], 0),
+        alone(&["user", "remove", "ana", "--credentials", "users"], 5),
+    ] {
+        met.output(&output, code);
+    }
+    let all = met.schema.kinds().into_iter().map(|(kind, _)| kind);
+    assert_eq!(met.kinds, all.collect());
+    tracker.signal(rustix::process::Signal::TERM);
+    assert_eq!(tracker.exit_within(Duration::from_secs(5)), Some(0));
 }

@@ -4,6 +4,7 @@ pub(crate) mod failing;
 pub(crate) mod member;
 pub(crate) mod mounts;
 pub(crate) mod network;
+pub(crate) mod schema;
 pub(crate) mod scrape;
 pub(crate) mod terminal;
 
