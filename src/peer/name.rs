@@ -77,10 +77,15 @@ pub fn safe_file_name(prefix: &str, name: &str, copy: u32) -> String {
 pub fn safe_inner_name(name: &str, copy: u32) -> String {
     let first = name.chars().next().filter(|c| matches!(c, '.' | '-' | '~'));
     let rest = first.map_or(name, |first| &name[first.len_utf8()..]);
-    if first.is_none() || rest.chars().all(|c| c == '.') || name.starts_with(HIDDEN_PREFIX) {
+    if first.is_none() || rest.chars().all(|c| c == '.') {
         return safe_file_name("", name, copy);
     }
-    safe_file_name(&String::from_iter(first), rest, copy)
+    let own = safe_file_name(&String::from_iter(first), rest, copy);
+    // What was cleaned away may have stood before it.
+    if own.starts_with(HIDDEN_PREFIX) {
+        return safe_file_name("", name, copy);
+    }
+    own
 }
 
 #[cfg(test)]
@@ -150,6 +155,8 @@ mod tests {
             "..",
             "...",
             ".p2pfs-1234.part",
+            "..p2pfs-1234.part",
+            ". .p2pfs-1234.part",
             ".\u{202e}",
             ".x:y",
             "-.",
@@ -169,6 +176,12 @@ mod tests {
             let safe = safe_inner_name(&name, copy);
             prop_assert!(safe.len() <= MAX_NAME_LEN);
             prop_assert!(safe.parse::<FileName>().is_ok(), "{:?}", safe);
+        }
+
+        #[test]
+        fn no_name_in_a_folder_becomes_a_hidden_one_of_ours(lead in "[ .~-]{0,4}", rest in "\\PC{0,20}") {
+            let safe = safe_inner_name(&format!("{lead}p2pfs-{rest}"), 1);
+            prop_assert!(!safe.starts_with(HIDDEN_PREFIX), "{:?}", safe);
         }
 
         #[test]
