@@ -259,6 +259,12 @@ impl Partial {
         self.dir.join(format!("{}{PART_SUFFIX}", self.stem))
     }
 
+    /// Does something else lie there now? Whoever removed the part may have begun once more.
+    fn is_replaced(&self) -> bool {
+        let hidden = self.hidden();
+        hidden.symlink_metadata().is_ok() && !disk::is_at(&self.part.file, &hidden)
+    }
+
     /// Nothing of it shall stay.
     pub const fn discard(&mut self) {
         self.ending = Ending::IsDiscarded;
@@ -271,6 +277,9 @@ impl Partial {
     pub fn finish_as(&mut self, path: &Path) -> Result<(), StoreError> {
         if self.ending == Ending::IsFinished {
             return Ok(());
+        }
+        if self.is_replaced() {
+            return Err(StoreError::lasting(path, PART_IS_GONE));
         }
         disk::rename_new(&self.hidden(), path).map_err(|error| match error.kind() {
             _ if self.part.is_removed() => StoreError::lasting(path, PART_IS_GONE),
@@ -298,6 +307,10 @@ impl Partial {
                 disk::make_public(&self.part.file, 0o666);
                 let synced = self.part.file.sync_all();
                 synced.map_err(|error| fail(&self.dir, &error))?;
+                // Now, and not before: that may have taken long.
+                if self.is_replaced() {
+                    return Err(StoreError::lasting(&self.dir, PART_IS_GONE));
+                }
                 name_anew(&self.hidden(), &self.dir, (prefix, name), fail)?
             }
         };
@@ -315,7 +328,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         let is_finished = self.ending == Ending::IsFinished;
         let is_discarded = self.ending == Ending::IsDiscarded || self.part.journal.is_empty();
-        if is_discarded && !is_finished {
+        if is_discarded && !is_finished && !self.is_replaced() {
             disk::remove(&self.hidden());
         }
         let journal = self.dir.join(format!("{}{JOURNAL_SUFFIX}", self.stem));

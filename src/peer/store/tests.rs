@@ -189,6 +189,34 @@ fn what_somebody_removed_cannot_be_finished() {
     assert!(error.is_lasting && error.reason == PART_IS_GONE, "{error}");
 }
 
+/// Somebody removed it and began once more: the second one is not done, and stays as it is.
+#[test]
+fn what_lies_in_the_place_of_a_removed_part_is_left_alone() {
+    let bytes = vec![7; 2 << 20];
+    for inner in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Partial::open(dir.path(), id(&bytes), layout(2 << 20)).unwrap();
+        let (mut first, _) = open();
+        put(&first, &bytes, &[0, 1]);
+        std::fs::remove_file(dir.path().join(format!("{}{PART_SUFFIX}", first.stem))).unwrap();
+        let (second, _) = open();
+        assert_eq!(second.stem, first.stem);
+        put(&second, &bytes, &[0]);
+        let before = names_in(dir.path());
+        let finished = match inner {
+            false => first.finish("", &"x".parse().unwrap()).map(drop),
+            true => first.finish_as(&dir.path().join("x")),
+        };
+        let error = finished.unwrap_err();
+        assert!(error.is_lasting && error.reason == PART_IS_GONE, "{error}");
+        first.discard();
+        drop(first);
+        assert_eq!(names_in(dir.path()), before);
+        drop(second);
+        assert_eq!(numbers(&open().1), [0]);
+    }
+}
+
 #[test]
 fn a_directory_that_will_not_do_is_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();

@@ -51,7 +51,7 @@ impl Unpacking {
             self.sync_name()?;
             return Ok(path);
         }
-        if !self.is_whole() {
+        if !disk::is_at(&self.lock, &self.root) || !self.is_whole() {
             return Err(StoreError::lasting(&self.dir, PART_IS_GONE));
         }
         self.open_up()
@@ -92,7 +92,9 @@ impl Unpacking {
             .is_closed
             .write()
             .unwrap_or_else(PoisonError::into_inner) = true;
-        if self.state().named.is_none() && !self.holds_bytes() {
+        // Whoever removed it may have begun once more.
+        let is_own = self.state().named.is_none() && disk::is_at(&self.lock, &self.root);
+        if is_own && !self.holds_bytes() {
             disk::remove_tree(&self.root);
         }
         let _ = self.lock.unlock();

@@ -4,6 +4,7 @@ use super::*;
 use crate::peer::meter::Meter;
 use crate::peer::salvage::salvage;
 use crate::peer::shares::{Background, Shares};
+use crate::peer::store::PART_IS_GONE;
 use crate::wire::control::PublicationKind;
 use crate::wire::folder::{Entry, Modified, Node};
 
@@ -54,6 +55,25 @@ fn listing() -> Listing {
         folder,
     ];
     Listing::new(entries).unwrap()
+}
+
+/// Somebody removed it and began once more: that is another download's.
+#[test]
+fn what_lies_in_the_place_of_a_removed_folder_is_left_alone() {
+    let (dir, listing) = (tempfile::tempdir().unwrap(), listing());
+    let first = open(dir.path(), &listing);
+    std::fs::remove_dir_all(first.root()).unwrap();
+    let second = open(dir.path(), &listing);
+    for (name, bytes) in [("a/one.txt", b"one"), ("a/run.sh", b"two")] {
+        std::fs::write(second.root().join(name), bytes).unwrap();
+    }
+    let error = first.finish("", &"x".parse().unwrap()).unwrap_err();
+    assert!(error.is_lasting && error.reason == PART_IS_GONE, "{error}");
+    for name in ["a/one.txt", "a/run.sh"] {
+        std::fs::remove_file(second.root().join(name)).unwrap();
+    }
+    first.close();
+    assert!(second.root().exists());
 }
 
 #[test]
