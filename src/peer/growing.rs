@@ -177,9 +177,13 @@ impl Growing {
             state.has.remove(*piece);
         }
         let left = state.has.iter();
-        self.part
-            .restart(left.map(|piece| (piece, &state.hashes[piece.as_usize()])));
+        let left: Here = left
+            .map(|piece| (piece, state.hashes[piece.as_usize()]))
+            .collect();
+        // Others ask for it meanwhile: a journal may be long.
         drop(state);
+        self.part
+            .restart(left.iter().map(|(piece, hash)| (*piece, hash)));
         Err((error, unsynced))
     }
 
@@ -446,5 +450,39 @@ mod tests {
         assert_eq!(growing.sync().unwrap(), 0, "what is lost is not synced");
         let records = part.records_on_disk(dir.path(), content);
         assert_eq!((records.durable, records.doubtful), (Here::new(), durable));
+    }
+
+    /// Uploads and the download ask for it all the time, and a journal may be long.
+    #[test]
+    fn what_is_here_can_be_asked_for_while_the_journal_is_written_anew() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), Layout::new(3 << 20).unwrap());
+        let content = ContentId([7; 32]);
+        let part = Arc::new(Part::that_cannot_be_synced(dir.path(), content, layout));
+        let growing = Growing::new(content, Arc::clone(&part), &Here::new());
+        let piece = layout.piece(0).unwrap();
+        growing.put(piece, &[1; 1 << 20], &[1; 32]).unwrap();
+        std::thread::scope(|scope| {
+            let writing = growing.writing.read().unwrap();
+            scope.spawn(|| growing.sync().unwrap_err());
+            // The sync has failed and waits for those who write: it needs the journal for nothing but to restart.
+            while growing.writing.try_read().is_ok() {
+                std::thread::yield_now();
+            }
+            let journal = part.hold_journal();
+            drop(writing);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            let is_answered = loop {
+                let state = growing.state.try_lock();
+                if state.is_ok_and(|state| !state.has.has(piece)) {
+                    break true;
+                }
+                if std::time::Instant::now() > deadline {
+                    break false;
+                }
+                std::thread::yield_now();
+            };
+            drop(journal);
+            assert!(is_answered);
+        });
     }
 }

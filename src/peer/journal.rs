@@ -257,6 +257,14 @@ fn parse(layout: Layout, bytes: &[u8]) -> Records {
 }
 
 #[cfg(test)]
+impl Journal {
+    /// Nothing is noted before this is dropped.
+    pub fn hold(&self) -> impl Drop + '_ {
+        self.tail()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -246,6 +246,11 @@ impl Part {
         }
     }
 
+    /// Nothing is noted in its journal before this is dropped.
+    pub fn hold_journal(&self) -> impl Drop + '_ {
+        self.journal.hold()
+    }
+
     /// What the next run would read in its journal.
     pub fn records_on_disk(&self, dir: &Path, content: ContentId) -> Records {
         let opened = Journal::open(dir, UNSYNCABLE_JOURNAL, content, self.layout());
