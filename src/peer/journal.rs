@@ -39,14 +39,29 @@ pub struct Journal {
 struct Tail {
     /// Where the next record belongs: one that was cut short by a full disk is written over.
     end: u64,
+    /// Over all records before it.
+    hasher: blake3::Hasher,
     /// It belongs to somebody else now.
     is_closed: bool,
 }
 
 impl Tail {
-    const fn at(end: u64) -> Mutex<Self> {
-        let is_closed = false;
-        Mutex::new(Self { end, is_closed })
+    /// Behind these records.
+    fn after(records: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(records);
+        Self {
+            end: (HEAD_LEN + records.len()) as u64,
+            hasher,
+            is_closed: false,
+        }
+    }
+
+    /// SYNCED of all records so far.
+    fn synced(&self) -> io::Result<(u32, Hash)> {
+        let count = (self.end - HEAD_LEN as u64) / RECORD_LEN as u64;
+        let count = u32::try_from(count).map_err(io::Error::other)?;
+        Ok((count, *self.hasher.finalize().as_bytes()))
     }
 }
 
@@ -70,7 +85,7 @@ impl Journal {
         Ok(Self {
             file,
             layout,
-            tail: Tail::at(HEAD_LEN as u64),
+            tail: Mutex::new(Tail::after(&[])),
         })
     }
 
@@ -96,20 +111,17 @@ impl Journal {
         let Some(records) = bytes.strip_prefix(head(content, layout).as_slice()) else {
             return Ok(None);
         };
-        let whole = records.len() / RECORD_LEN * RECORD_LEN;
-        let records = parse(layout, &records[..whole]);
-        let journal = Self {
-            file,
-            layout,
-            tail: Tail::at((HEAD_LEN + whole) as u64),
-        };
+        let whole = &records[..records.len() / RECORD_LEN * RECORD_LEN];
+        let tail = Mutex::new(Tail::after(whole));
+        let records = parse(layout, whole);
+        let journal = Self { file, layout, tail };
         Ok(Some((journal, records)))
     }
 
     /// Has no piece been written yet?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.end() == HEAD_LEN as u64
+        self.tail().end == HEAD_LEN as u64
     }
 
     /// A piece was verified and written.
@@ -130,10 +142,10 @@ impl Journal {
 
     fn sync_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         // Taken before the sync: what is written meanwhile is not covered by it.
-        let covered = self.end();
+        let covered = self.tail().synced();
         sync()?;
         // A journal that cannot be written costs the next run some reading, and nobody a piece.
-        let _ = self.note_synced(covered);
+        let _ = covered.and_then(|covered| self.note_synced(covered));
         Ok(())
     }
 
@@ -145,7 +157,7 @@ impl Journal {
         }
         // What stays behind the end when this fails counts for no more than doubtful.
         let _ = self.file.set_len(HEAD_LEN as u64);
-        tail.end = HEAD_LEN as u64;
+        *tail = Tail::after(&[]);
         for (piece, hash) in pieces {
             // A piece that cannot be noted costs the next run another transfer.
             let _ = self.append(&mut tail, KIND_PIECE, piece.get(), hash);
@@ -163,12 +175,8 @@ impl Journal {
         disk::is_at(&self.file, path)
     }
 
-    fn note_synced(&self, covered: u64) -> io::Result<()> {
-        let bytes = read(&self.file, covered)?;
-        let records = bytes.get(HEAD_LEN..).unwrap_or_default();
-        let count = u32::try_from(records.len() / RECORD_LEN).map_err(io::Error::other)?;
-        let hash = blake3::hash(records);
-        self.append(&mut self.tail(), KIND_SYNCED, count, hash.as_bytes())?;
+    fn note_synced(&self, (count, hash): (u32, Hash)) -> io::Result<()> {
+        self.append(&mut self.tail(), KIND_SYNCED, count, &hash)?;
         self.file.sync_data()
     }
 
@@ -185,11 +193,8 @@ impl Journal {
         let record = record(kind, number, hash);
         self.file.write_all_at(&record, tail.end)?;
         tail.end += RECORD_LEN as u64;
+        tail.hasher.update(&record);
         Ok(())
-    }
-
-    fn end(&self) -> u64 {
-        self.tail().end
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -313,6 +318,23 @@ mod tests {
         }
     }
 
+    /// It vouches for what was noted, and does not read it again.
+    #[test]
+    fn a_record_that_was_damaged_before_the_sync_is_not_vouched_for() {
+        for is_taken_up in [false, true] {
+            let mut fixture = Fixture::new();
+            fixture.note(1);
+            if is_taken_up {
+                fixture.journal = fixture.reopen().unwrap().0;
+            }
+            fixture.note(2);
+            let damaged = (HEAD_LEN + RECORD_LEN - 1) as u64;
+            fixture.journal.file.write_all_at(&[77], damaged).unwrap();
+            fixture.journal.sync(&fixture.part).unwrap();
+            assert_eq!(fixture.records(), (vec![], vec![1, 2]));
+        }
+    }
+
     #[test]
     fn what_was_synced_is_trusted_and_what_came_after_is_doubted() {
         let fixture = Fixture::new();
@@ -334,7 +356,7 @@ mod tests {
     fn a_record_that_was_cut_short_is_written_over() {
         let fixture = Fixture::new();
         fixture.note(1);
-        let len = fixture.journal.end();
+        let len = fixture.journal.tail().end;
         fixture.note(2);
         fixture.journal.file.set_len(len + 17).unwrap();
         let (reopened, records) = fixture.reopen().unwrap();
