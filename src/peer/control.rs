@@ -224,3 +224,17 @@ async fn enrol_with_retries(
         tokio::time::sleep_until(again.min(deadline)).await;
     }
 }
+
+#[cfg(test)]
+impl Control {
+    /// To a tracker that is gone.
+    pub fn to_nobody() -> Self {
+        Self {
+            messages: mpsc::channel(1).0,
+            tracker: PeerId([0; 32]),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            has_password: false,
+            logged_out: watch::channel(None).1,
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
 use super::drive::{Driven, Driver};
@@ -319,7 +320,9 @@ impl Downloads {
     /// may be changing under our hands.
     async fn copy_own(&self, growing: &Arc<Growing>, job: Job<'_>) -> Result<(), DownloadError> {
         let (shares, own) = (self.shares.clone(), Arc::clone(growing));
-        let copying = blocking(job.handle, move || copy_from(&shares, &own));
+        let given_up = CancellationToken::new();
+        let _until = given_up.clone().drop_guard();
+        let copying = blocking(job.handle, move || copy_from(&shares, &own, &given_up));
         tokio::pin!(copying);
         let (started, first) = (Instant::now(), growing.done_len());
         let mut meter = Meter::new(started);
@@ -359,8 +362,8 @@ impl Downloads {
     }
 }
 
-/// Copies what is missing from what is shared here, until something is not right. Blocking.
-fn copy_from(shares: &Shares, growing: &Growing) -> io::Result<()> {
+/// Copies what is missing from what is shared here, until something is not right, or nobody waits for it. Blocking.
+fn copy_from(shares: &Shares, growing: &Growing, given_up: &CancellationToken) -> io::Result<()> {
     let Some(serving) = shares.open(&growing.content()) else {
         return Ok(());
     };
@@ -371,6 +374,9 @@ fn copy_from(shares: &Shares, growing: &Growing) -> io::Result<()> {
     }
     let mut buffer = Vec::new();
     for piece in layout.pieces().filter(|piece| !growing.has(*piece)) {
+        if given_up.is_cancelled() {
+            return Ok(());
+        }
         buffer.resize(layout.piece_len(piece), 0);
         let is_read = serving.read_at(&mut buffer, layout.offset(piece)).is_ok();
         let hash = hash_piece(layout, piece, &buffer);
@@ -407,5 +413,82 @@ pub(super) fn local(error: StoreError) -> DownloadError {
     DownloadError::Local {
         path: error.path,
         reason: error.reason,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio::runtime::Runtime;
+    use tokio::time::timeout;
+
+    use super::super::shares::Background;
+    use super::super::transfers::tests::{begin, transfers};
+    use super::*;
+    use crate::crypto::identity::Identity;
+    use crate::crypto::kdf::{Group, NetworkName};
+    use crate::crypto::random::OsRandom;
+    use crate::crypto::secret::Passphrase;
+
+    /// Those of a peer that shares nothing, and whose tracker is gone.
+    pub(in crate::peer) fn downloads() -> Downloads {
+        let secret = Passphrase::parse("correct horse battery staple").unwrap();
+        let group = Group::derive(&secret, NetworkName::default());
+        Downloads {
+            control: Control::to_nobody(),
+            membership: Membership::new(group, Identity::generate(&mut OsRandom::new())),
+            shares: Shares::new(Background::default()).0,
+            nursery: Nursery::default(),
+            liars: Liars::default(),
+            throttle: Throttle::default(),
+            prefix: String::new(),
+            seeds: true,
+            retry: Retry::default(),
+            events: mpsc::channel(64).0,
+        }
+    }
+
+    /// A file with these bytes.
+    pub(in crate::peer) fn wanted(bytes: &[u8]) -> Wanted {
+        Wanted {
+            file: Publication {
+                name: "x".parse().unwrap(),
+                content: ContentId(*blake3::hash(bytes).as_bytes()),
+                len: bytes.len() as u64,
+                kind: PublicationKind::File,
+            },
+            from: None,
+            directory: None,
+            waits: false,
+            origin: Origin::Asked,
+        }
+    }
+
+    /// People who pause or cancel it do not wait for all of a large file.
+    #[test]
+    fn a_copy_that_nobody_waits_for_ends_with_its_piece() {
+        let (runtime, dir) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
+        let bytes = vec![7; 3 << 20];
+        let own = dir.path().join("own");
+        std::fs::write(&own, &bytes).unwrap();
+        let (downloads, wanted) = (downloads(), wanted(&bytes));
+        runtime.block_on(downloads.shares.add(&own, None)).unwrap();
+        let (content, layout) = (wanted.file.content, Layout::new(wanted.file.len).unwrap());
+        for is_given_up in [true, false] {
+            let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
+            let growing = Arc::new(Growing::new(content, partial.part(), &here));
+            let transfers = transfers(1);
+            let (handle, _orders) = begin(&transfers, 1);
+            let job = Job::new(&wanted, dir.path(), &handle);
+            // The first piece waits for it.
+            let part = partial.part();
+            let journal = is_given_up.then(|| part.hold_journal());
+            let soon = Duration::from_millis(if is_given_up { 100 } else { 30_000 });
+            let copied =
+                runtime.block_on(async { timeout(soon, downloads.copy_own(&growing, job)).await });
+            assert_eq!(copied.is_err(), is_given_up);
+            drop(journal);
+            runtime.block_on(handle.settle());
+            assert_eq!(growing.here().is_full(), !is_given_up);
+        }
     }
 }

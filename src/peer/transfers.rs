@@ -286,4 +286,4 @@ impl Transfers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

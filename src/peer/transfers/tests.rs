@@ -5,7 +5,7 @@ use crate::peer::database::Memory;
 use crate::peer::keeper::Restart;
 use crate::wire::id::ContentId;
 
-fn transfers(places: usize) -> Transfers {
+pub(in crate::peer) fn transfers(places: usize) -> Transfers {
     let unfinished = Unfinished::new(Memory::default(), Restart::Restores);
     Transfers::new(places, unfinished)
 }
@@ -23,7 +23,8 @@ fn aim(number: u8) -> Aim {
     }
 }
 
-fn begin(transfers: &Transfers, number: u8) -> (Handle, Orders) {
+/// Its handle, and what people want of it.
+pub(in crate::peer) fn begin(transfers: &Transfers, number: u8) -> (Handle, Orders) {
     match transfers.begin(aim(number)) {
         Begun::New(handle, orders) => (handle, orders),
         other => panic!("{other:?}"),
