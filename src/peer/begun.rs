@@ -197,7 +197,10 @@ impl Run {
                 tokio::select! {
                     () = shutdown.cancelled() => return Err(Leaving),
                     () = handle.until_let_go(&mut orders) => {}
-                    done = self.fetch(&wanted, handle) => return Ok(done),
+                    done = self.fetch(&wanted, handle) => {
+                        handle.settle().await;
+                        return Ok(done);
+                    }
                 }
                 // What it was doing with the disk is over before the next one looks at what is there.
                 handle.settle().await;

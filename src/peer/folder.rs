@@ -15,7 +15,7 @@ use super::salvage::salvage;
 use super::shares::Shares;
 use super::store::{PART_IS_GONE, Part, StoreError};
 use super::target::Target;
-use super::transfers::Handle;
+use super::transfers::{Handle, Later};
 use super::unpack::Unpacking;
 use super::{Downloaded, Wanted};
 use crate::disk;
@@ -45,7 +45,7 @@ impl Downloads {
         let listed = self.arrive(job, file.content, file.len).await?;
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());
-        let publication = file.clone();
+        let (publication, later) = (file.clone(), handle.later());
         let opening = self.looked_for(job, move |shares, meter| {
             let Some(listing) = read_listing(&read) else {
                 return Ok(None);
@@ -55,15 +55,24 @@ impl Downloads {
                 check_space(&place, listing.total_len())?;
             }
             let folder = Unpacking::open(&place, publication.clone(), listing)?;
-            let folder = Opened(Arc::new(folder));
-            let looked = salvage(&folder.0, shares, meter);
-            looked.map_err(|error| StoreError::new(&place, &error))?;
-            let here = folder.0.done_len() + folder.0.parts_len();
-            check_space(&place, folder.0.contents().len.saturating_sub(here))?;
-            Ok(Some(folder))
+            let looked = salvage(&folder, shares, meter);
+            let looked = looked.map_err(|error| StoreError::new(&place, &error));
+            let fits = looked.and_then(|()| {
+                let here = folder.done_len() + folder.parts_len();
+                check_space(&place, folder.contents().len.saturating_sub(here))
+            });
+            if let Err(error) = fits {
+                // At once: it may be opened again soon.
+                folder.close();
+                return Err(error);
+            }
+            Ok(Some(Opened {
+                folder: Arc::new(folder),
+                later: later.clone(),
+            }))
         });
-        let folder = match opening.await {
-            Ok(Some(folder)) => folder,
+        let opened = match opening.await {
+            Ok(Some(opened)) => opened,
             Ok(None) => {
                 kept.discard();
                 return Err(corrupt());
@@ -75,7 +84,7 @@ impl Downloads {
                 return Err(error);
             }
         };
-        let folder = &folder.0;
+        let folder = &opened.folder;
         let contents = folder.contents();
         let job = Job {
             whole: contents.len,
@@ -159,11 +168,16 @@ fn check_space(dir: &Path, need: u64) -> Result<(), StoreError> {
 }
 
 /// A folder that is closed when its download ends, in whatever way.
-struct Opened(Arc<Unpacking>);
+struct Opened {
+    folder: Arc<Unpacking>,
+    later: Later,
+}
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.close();
+        let folder = Arc::clone(&self.folder);
+        // It waits for the disk, and looks at each file: too long for whoever drops this.
+        self.later.run(move || folder.close());
     }
 }
 
@@ -178,4 +192,35 @@ fn read_listing(part: &Part) -> Option<Listing> {
         .files()
         .all(|(_, file)| file.len > 0 || file.content.0 == empty);
     is_sound.then_some(listing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::transfers::tests::{begin, transfers};
+    use super::super::unpack::tests::{entry, unpacking};
+    use super::*;
+
+    /// A worker of the runtime has others to look after.
+    #[tokio::test]
+    async fn whoever_drops_a_folder_does_not_wait_until_it_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let listing = Listing::new(vec![entry("a", b"one")]).unwrap();
+        let folder = Arc::new(unpacking(dir.path(), &listing));
+        let (transfers, root) = (transfers(1), folder.root().to_owned());
+        let (handle, _orders) = begin(&transfers, 1);
+        let opened = Opened {
+            folder: Arc::clone(&folder),
+            later: handle.later(),
+        };
+        let writing = folder.hold();
+        let dropping = tokio::task::spawn_blocking(move || drop(opened));
+        let dropped = tokio::time::timeout(Duration::from_secs(10), dropping).await;
+        let is_held = root.exists();
+        drop(writing);
+        assert!(dropped.is_ok() && is_held);
+        handle.settle().await;
+        assert!(!root.exists(), "nothing of it is here");
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-pub use self::handle::{Handle, Orders, Place};
+pub use self::handle::{Handle, Later, Orders, Place};
 use super::Downloaded;
 use super::unfinished::{Record, Unfinished};
 use crate::wire::control::Publication;

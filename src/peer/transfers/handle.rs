@@ -19,6 +19,21 @@ pub struct Handle {
     naming: watch::Sender<bool>,
 }
 
+/// Takes what a download leaves to be done on disk when it lets go of something; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Later(TaskTracker);
+
+impl Later {
+    /// Runs a job that waits for the disk; [`Handle::settle`] waits for it, nobody else does.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(self.0.spawn_blocking_on(job, &runtime)),
+            // Everything ends: nothing is held up any more.
+            Err(_) => job(),
+        }
+    }
+}
+
 /// One of the places; free again when it is dropped.
 #[derive(Debug)]
 pub struct Place(Transfers);
@@ -152,6 +167,12 @@ impl Handle {
         // What nobody takes is dropped here, within the job.
         self.jobs.spawn_blocking(move || drop(sender.send(job())));
         done.await.ok()
+    }
+
+    /// For what is done on disk when something is dropped.
+    #[must_use]
+    pub fn later(&self) -> Later {
+        Later(self.jobs.clone())
     }
 
     /// Until no job runs any more.

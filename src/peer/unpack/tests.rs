@@ -36,6 +36,13 @@ pub(in crate::peer) fn unpacking(dir: &Path, listing: &Listing) -> Unpacking {
     Unpacking::open(dir, file, listing.clone()).unwrap()
 }
 
+impl Unpacking {
+    /// It is written to until this is dropped.
+    pub(in crate::peer) fn hold(&self) -> impl Drop + '_ {
+        self.is_closed.read().unwrap()
+    }
+}
+
 fn open(dir: &Path, listing: &Listing) -> Unpacking {
     let folder = unpacking(dir, listing);
     let (shares, _withdrawn) = Shares::new(Background::default());
