@@ -182,6 +182,21 @@ impl Source {
 
     async fn run(
         &mut self,
+        reader: Reader,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Result<End, ConnectionError> {
+        let ended = self.take_all(reader, asks).await;
+        // What came last counts, too.
+        while self.unwritten > 0
+            && let Some(put) = self.written.recv().await
+        {
+            self.report_put(put).await;
+        }
+        ended
+    }
+
+    async fn take_all(
+        &mut self,
         mut reader: Reader,
         mut asks: mpsc::Receiver<Ask>,
     ) -> Result<End, ConnectionError> {

@@ -64,6 +64,12 @@ impl Swarm {
         self.done.is_full()
     }
 
+    /// Does this piece count as here?
+    #[must_use]
+    pub fn is_here(&self, piece: PieceIndex) -> bool {
+        self.done.has(piece)
+    }
+
     /// Does nobody owe anything, although something is missing? Then no source has any of it.
     #[must_use]
     pub fn is_starved(&self) -> bool {

@@ -7,6 +7,8 @@ use super::patience::OUTAGE;
 use super::{DISK_PAUSE, Driver, REDIAL_AFTER};
 use crate::disk;
 use crate::peer::event::{DownloadError, Event};
+use crate::peer::source::Ask;
+use crate::proto::swarm::Arrival;
 use crate::wire::control::Holder;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::PIECE_LEN;
@@ -43,10 +45,15 @@ impl Driver<'_> {
 
     /// Pieces that were on their way to the disk when their sources were let go of.
     fn count_unreported(&mut self) {
-        if self.syncing.is_in_trouble() {
-            let (now, nobody) = (Instant::now(), self.downloads.control.tracker());
-            for piece in self.target.here().iter() {
-                let _ = self.swarm.piece_arrived(now, &nobody, piece);
+        let (now, nobody) = (Instant::now(), self.downloads.control.tracker());
+        for piece in self.target.here().iter() {
+            if !self.swarm.is_here(piece)
+                && let Arrival::New(others) = self.swarm.piece_arrived(now, &nobody, piece)
+            {
+                self.meter.add(now, self.target.piece_len(piece));
+                for other in others {
+                    self.send(other, Ask::Cancel(piece));
+                }
             }
         }
     }
@@ -154,5 +161,39 @@ impl Driver<'_> {
         let reason = self.patience.reason().to_owned();
         let waiting = |name, reason| Event::Waiting { name, reason };
         self.news.tell_waiting(reason, waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::peer::download::tests::{downloads, wanted};
+    use crate::peer::growing::Growing;
+    use crate::peer::job::Job;
+    use crate::peer::store::Partial;
+    use crate::peer::target::Target;
+    use crate::peer::transfers::tests::{begin, transfers};
+    use crate::wire::pieces::Layout;
+
+    /// Its source was given up while the disk was slow, and nobody reports it.
+    #[tokio::test]
+    async fn what_reached_the_disk_after_its_source_went_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (downloads, wanted) = (downloads(), wanted(b"one"));
+        let (content, layout) = (wanted.file.content, Layout::new(3).unwrap());
+        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
+        let growing = Arc::new(Growing::new(content, partial.part(), &here));
+        let transfers = transfers(1);
+        let (handle, _orders) = begin(&transfers, 1);
+        let job = Job::new(&wanted, dir.path(), &handle);
+        let target = Target::Content(Arc::clone(&growing));
+        let mut driver = Driver::new(&downloads, job, target);
+        let piece = layout.piece(0).unwrap();
+        growing.put(piece, b"one", &content.0).unwrap();
+        assert!(!driver.swarm.is_complete());
+        driver.locate(Instant::now());
+        assert!(driver.swarm.is_complete());
     }
 }

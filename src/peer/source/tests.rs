@@ -282,6 +282,31 @@ async fn nothing_is_read_while_the_disk_has_enough_to_do() {
     assert!(matches!(pair.report().await, Report::Has(_)));
 }
 
+/// The disk still has to answer for it: it counts, and is not fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_last_from_one_that_goes_counts() {
+    for leaves in [true, false] {
+        let mut pair = Pair::new(1).await;
+        if leaves {
+            pair.writer.finish().await;
+        } else {
+            pair.chunk(7, 0, b"unasked", false).await;
+        }
+        let early = timeout(Duration::from_millis(300), &mut pair.running).await;
+        assert!(early.is_err(), "{early:?}");
+        let (piece, _) = pair.piece(2);
+        let put = Put {
+            piece,
+            bytes: Vec::new(),
+            result: Ok(Verdict::Right),
+        };
+        pair.put.send(put).unwrap();
+        let report = pair.report().await;
+        assert!(matches!(report, Report::Piece(came) if came == piece));
+        assert_eq!(pair.running.await.unwrap().is_ok(), leaves);
+    }
+}
+
 /// One that sends piece 2 in the place of piece 0 is asked for that once more, and then no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_a_piece_spares_what_came_in_its_place_before() {
