@@ -5,16 +5,18 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::watch;
-
 use super::store::{Here, Part};
 use super::target::Synced;
 use crate::crypto::content::{ForeignPage, HASH_LEN, Hash, PartialTree, Tree};
 use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
-use crate::wire::pieces::{Bitfield, Layout, PIECE_LEN, PieceIndex};
+use crate::wire::pieces::{Bitfield, Layout, PAGE_ENTRIES, PIECE_LEN, PieceIndex};
 use crate::wire::text::FileName;
 use crate::wire::transfer::HashPage;
+
+/// Pieces that a page of hashes is about.
+const PAGE_PIECES: u32 = 1024;
+const _: () = assert!(PAGE_PIECES as u64 == PAGE_ENTRIES);
 
 /// One content of which some pieces are here.
 #[derive(Debug)]
@@ -24,8 +26,6 @@ pub struct Growing {
     state: Mutex<State>,
     /// Shared by those who write; alone is who finds out what a failed sync has lost.
     writing: RwLock<()>,
-    /// Counts the pieces that came; uploads wait for it.
-    came: watch::Sender<u64>,
     /// Once nobody offers it any more, its file may be anything: it has its final name, or was discarded.
     is_offered: AtomicBool,
 }
@@ -38,6 +38,14 @@ struct State {
     hashes: Vec<Hash>,
     /// Pieces that a power cut could take.
     unsynced: Vec<PieceIndex>,
+    /// Pieces in the order in which they could be served; one that was lost, and came again, twice.
+    servable: Vec<PieceIndex>,
+}
+
+impl State {
+    fn is_servable(&self, piece: PieceIndex) -> bool {
+        self.has.has(piece) && self.tree.missing_page(piece).is_none()
+    }
 }
 
 impl Growing {
@@ -56,13 +64,13 @@ impl Growing {
             has,
             hashes,
             unsynced: Vec::new(),
+            servable: Vec::new(),
         };
         Self {
             content,
             part,
             state: Mutex::new(state),
             writing: RwLock::default(),
-            came: watch::Sender::new(0),
             is_offered: AtomicBool::new(false),
         }
     }
@@ -114,7 +122,19 @@ impl Growing {
     /// # Errors
     /// When it does not.
     pub fn insert_page(&self, page: HashPage, hashes: &[u8]) -> Result<(), ForeignPage> {
-        self.state().tree.insert(page, hashes)
+        let mut state = self.state();
+        let is_new = state.tree.page(page).is_none();
+        state.tree.insert(page, hashes)?;
+        // One of another level proves no piece.
+        if is_new && page.level == 0 {
+            let layout = self.layout();
+            let first = page.index.saturating_mul(PAGE_PIECES);
+            let numbers = first..first.saturating_add(PAGE_PIECES);
+            let proved = numbers.filter_map(|number| layout.piece(number));
+            let proved: Vec<_> = proved.filter(|piece| state.has.has(*piece)).collect();
+            state.servable.extend(proved);
+        }
+        Ok(())
     }
 
     /// The hash that `piece` must have, or the page to fetch before that is known.
@@ -142,10 +162,8 @@ impl Growing {
         let mut state = self.state();
         state.hashes[piece.as_usize()] = *hash;
         state.unsynced.push(piece);
-        let is_new = state.has.insert(piece);
-        drop(state);
-        if is_new {
-            self.came.send_modify(|count| *count += 1);
+        if state.has.insert(piece) && state.is_servable(piece) {
+            state.servable.push(piece);
         }
         Ok(())
     }
@@ -198,17 +216,22 @@ impl Growing {
         (tree.id() == self.content).then_some(tree)
     }
 
-    /// The pieces that can be served: here, and with hashes that others can check.
+    /// The pieces that can be served: here, and with hashes that others can check. And where the news begin.
     #[must_use]
-    pub fn offered(&self) -> Bitfield {
+    pub fn offered(&self) -> (Bitfield, usize) {
         let state = self.state();
         let mut offered = Bitfield::empty(self.layout());
-        for piece in state.has.iter() {
-            if state.tree.missing_page(piece).is_none() {
-                offered.insert(piece);
-            }
+        for piece in state.has.iter().filter(|piece| state.is_servable(*piece)) {
+            offered.insert(piece);
         }
-        offered
+        (offered, state.servable.len())
+    }
+
+    /// The pieces that could be served since the first `seen` ones; of what was lost meanwhile some come twice.
+    #[must_use]
+    pub fn news(&self, seen: usize) -> Vec<PieceIndex> {
+        let state = self.state();
+        state.servable.get(seen..).unwrap_or_default().to_vec()
     }
 
     /// The entries of a page, one after the other, if they are known.
@@ -223,12 +246,6 @@ impl Growing {
     /// What the system says.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.part.read_at(bytes, offset)
-    }
-
-    /// Changes whenever a piece came.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.came.subscribe()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -351,27 +368,33 @@ mod tests {
     #[test]
     fn what_came_is_offered_once_others_can_check_it() {
         let fixture = fixture();
-        let mut watch = fixture.growing.watch();
+        let offered = || {
+            let (pieces, seen) = fixture.growing.offered();
+            let pieces: Vec<u32> = pieces.iter().map(PieceIndex::get).collect();
+            (pieces, seen)
+        };
+        let news = |seen| -> Vec<u32> {
+            let news = fixture.growing.news(seen).into_iter();
+            news.map(PieceIndex::get).collect()
+        };
         fixture.put(1);
-        assert!(watch.has_changed().unwrap());
-        watch.mark_unchanged();
-        assert_eq!(fixture.growing.offered().count(), 0, "no hashes to show");
+        assert_eq!(offered(), (vec![], 0), "no hashes to show");
+        assert!(news(0).is_empty());
         assert_eq!(fixture.growing.page(PAGE), None);
-        fixture.growing.insert_page(PAGE, &fixture.page()).unwrap();
-        let offered: Vec<u32> = fixture
-            .growing
-            .offered()
-            .iter()
-            .map(PieceIndex::get)
-            .collect();
-        assert_eq!(offered, [1]);
+        for _ in 0..2 {
+            fixture.growing.insert_page(PAGE, &fixture.page()).unwrap();
+            assert_eq!((offered(), news(0)), ((vec![1], 1), vec![1]));
+        }
         assert_eq!(fixture.growing.page(PAGE), Some(fixture.page()));
         let (_, bytes, _) = fixture.piece(1);
         let mut read = vec![0; bytes.len()];
         fixture.growing.read_at(&mut read, 1 << 20).unwrap();
         assert_eq!(read, bytes);
         fixture.put(1);
-        assert!(!watch.has_changed().unwrap(), "it was here already");
+        assert_eq!(news(1), [], "it was here already");
+        fixture.put(0);
+        assert_eq!((offered(), news(1)), ((vec![0, 1], 2), vec![0]));
+        assert_eq!(news(9), []);
     }
 
     #[test]

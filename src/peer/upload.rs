@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -142,7 +142,8 @@ struct File {
 
 struct Told {
     pieces: Bitfield,
-    news: watch::Receiver<u64>,
+    /// How many of its news.
+    seen: usize,
 }
 
 struct Upload {
@@ -372,15 +373,11 @@ impl Upload {
             let Some(told) = file.told.as_mut().filter(|told| !told.pieces.is_full()) else {
                 continue;
             };
-            let offered = match &file.origin {
-                Origin::Whole(serving) => Bitfield::full(serving.tree().layout()),
-                Origin::Growing(growing) if told.news.has_changed().unwrap_or(false) => {
-                    told.news.mark_unchanged();
-                    growing.offered()
-                }
-                Origin::Growing(_) => continue,
+            let mut new = match &file.origin {
+                Origin::Whole(serving) => serving.tree().layout().pieces().collect(),
+                Origin::Growing(growing) => growing.news(told.seen),
             };
-            let mut new: Vec<_> = offered.iter().collect();
+            told.seen += new.len();
             new.retain(|piece| told.pieces.insert(*piece));
             let new: Vec<u32> = new.into_iter().map(PieceIndex::get).collect();
             news.extend(
@@ -485,11 +482,8 @@ impl Upload {
         let told = match &origin {
             Origin::Whole(_) => None,
             Origin::Growing(growing) => {
-                let news = growing.watch();
-                Some(Told {
-                    pieces: growing.offered(),
-                    news,
-                })
+                let (pieces, seen) = growing.offered();
+                Some(Told { pieces, seen })
             }
         };
         let opened = Opened {
