@@ -237,4 +237,33 @@ impl Control {
             logged_out: watch::channel(None).1,
         }
     }
+
+    /// One whose tracker is a test: it hears whether a file is published or taken back, which one, and answers.
+    pub fn of_a_test() -> (
+        Self,
+        mpsc::UnboundedReceiver<(bool, Publication, oneshot::Sender<()>)>,
+    ) {
+        let (messages, mut queue) = mpsc::channel(QUEUE);
+        let (told, heard) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(message) = queue.recv().await {
+                let (is_here, file, reply) = match message {
+                    Message::Publish(file, reply) => (true, file, reply),
+                    Message::Withdraw(file, reply) => (false, file, reply),
+                    _ => continue,
+                };
+                let (answer, answered) = oneshot::channel();
+                let _ = told.send((is_here, file, answer));
+                tokio::spawn(async move {
+                    let answer = answered.await.map(|()| Response::Published);
+                    let _ = reply.send(answer.map_err(|_| RequestError::NoAnswer));
+                });
+            }
+        });
+        let control = Self {
+            messages,
+            ..Self::to_nobody()
+        };
+        (control, heard)
+    }
 }

@@ -368,3 +368,61 @@ impl Keeper {
         let _ = self.events.try_send(event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::Memory;
+    use super::*;
+    use crate::wire::id::ContentId;
+
+    /// Whoever waits for the id looks for the name.
+    #[tokio::test(start_paused = true)]
+    async fn the_name_of_what_is_hashed_stays_until_the_id_can_be_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "bytes").unwrap();
+        let (control, mut told) = Control::of_a_test();
+        let (background, events) = (Background::default(), mpsc::channel(10).0);
+        let memory = Memory::new(None, events.clone());
+        let keeper = Keeper {
+            shares: Shares::new(background.clone()).0,
+            watch: Watch::new(background.changes.clone()),
+            background,
+            unfinished: Unfinished::new(memory, Restart::Ignores),
+            warned: Arc::default(),
+            control,
+            events,
+        };
+        let own = keeper.clone();
+        let sharing = tokio::spawn(async move { own.share(&path, None).await });
+        let (mut name, mut publishing) = (None, None);
+        while name.is_none() || publishing.is_none() {
+            let (is_here, file, answer) = told.recv().await.unwrap();
+            assert!(is_here, "{file:?}");
+            if file.kind.is_hashed() {
+                publishing = Some(answer);
+            } else {
+                answer.send(()).unwrap();
+                assert_eq!((file.content, file.len), (ContentId::NONE, 5));
+                name = Some(file);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(told.try_recv().is_err(), "nobody knows the id yet");
+        publishing.unwrap().send(()).unwrap();
+        let (is_here, file, answer) = told.recv().await.unwrap();
+        assert_eq!((is_here, Some(file)), (false, name));
+        answer.send(()).unwrap();
+        let shared = sharing.await.unwrap().unwrap();
+
+        // Again, and the tracker answers at once.
+        let path = shared.path;
+        let sharing = tokio::spawn(async move { keeper.share(&path, None).await });
+        let (is_here, file, answer) = told.recv().await.unwrap();
+        assert_eq!((is_here, file), (true, shared.file));
+        answer.send(()).unwrap();
+        sharing.await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(told.try_recv().is_err(), "what is hashed soon has its id");
+    }
+}
