@@ -274,6 +274,7 @@ mod tests {
         let shared = Shared {
             file,
             path: "/tmp/talk.mp4".into(),
+            real: "/tmp/talk.mp4".into(),
             contents: crate::peer::Contents::default(),
         };
         for item in [

@@ -391,10 +391,10 @@ mod tests {
         fixture.growing.read_at(&mut read, 1 << 20).unwrap();
         assert_eq!(read, bytes);
         fixture.put(1);
-        assert_eq!(news(1), [], "it was here already");
+        assert_eq!(news(1), [0_u32; 0], "it was here already");
         fixture.put(0);
         assert_eq!((offered(), news(1)), ((vec![0, 1], 2), vec![0]));
-        assert_eq!(news(9), []);
+        assert_eq!(news(9), [0_u32; 0]);
     }
 
     #[test]

@@ -106,23 +106,9 @@ pub struct Looked {
     pub is_kept: bool,
 }
 
-/// What to do with a link in the place of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
-    /// Take the file that it leads to: somebody named this path.
-    Follow,
-    /// Take none: it may lead out of the folder that is shared.
-    Refuse,
-}
-
-/// Hashes the files at `paths`, in their order. Blocking.
+/// Hashes the files at `paths`, in their order; a link in the place of one is refused. Blocking.
 #[must_use]
-pub fn hash_all(
-    paths: &[PathBuf],
-    links: Links,
-    known: &Known,
-    meter: &Meter,
-) -> Vec<Result<Looked, String>> {
+pub fn hash_all(paths: &[PathBuf], known: &Known, meter: &Meter) -> Vec<Result<Looked, String>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(MAX_THREADS);
     let mut results: Vec<Option<Result<Looked, String>>> = Vec::new();
@@ -135,7 +121,7 @@ pub fn hash_all(
             let Some(path) = paths.get(index) else {
                 return done;
             };
-            match look(path, links, known, meter, &mut buffer) {
+            match look(path, known, meter, &mut buffer) {
                 Ok(Some(looked)) => done.push((index, Ok(looked))),
                 Ok(None) => {}
                 Err(reason) => done.push((index, Err(reason))),
@@ -157,7 +143,7 @@ pub fn hash_all(
     // What is left is large, and each is the work of all threads.
     let large = paths.iter().zip(&mut results).filter(|(_, r)| r.is_none());
     for (path, result) in large {
-        *result = Some(read_large(path, links, threads, meter));
+        *result = Some(read_large(path, threads, meter));
     }
     let missing = || Err("it could not be hashed".to_owned());
     let results = results.into_iter();
@@ -179,16 +165,11 @@ fn collect(results: &mut [Option<Result<Looked, String>>], done: Indexed) {
 /// Hashes one file, unless it is known or large.
 fn look(
     path: &Path,
-    links: Links,
     known: &Known,
     meter: &Meter,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<Looked>, String> {
-    let found = match links {
-        Links::Follow => path.metadata(),
-        Links::Refuse => path.symlink_metadata(),
-    };
-    let found = found.map_err(|error| explain(&error))?;
+    let found = path.symlink_metadata().map_err(|error| explain(&error))?;
     let stamp = Stamp::of(&found);
     if let Some(same) = known.find(&stamp).filter(|_| found.is_file()) {
         meter.count(stamp.len)?;
@@ -203,7 +184,7 @@ fn look(
             is_kept: same.is_marked,
         }));
     }
-    let file = open_plain(path, links).map_err(|error| explain(&error))?;
+    let file = open_plain(path).map_err(|error| explain(&error))?;
     let found = file.metadata().map_err(|error| explain(&error))?;
     let stamp = Stamp::of(&found);
     if stamp.len >= LARGE_LEN {
@@ -225,8 +206,8 @@ fn look(
     finish(&file, found, stamp, is_settled, Tree::new(layout, hashes)).map(Some)
 }
 
-fn read_large(path: &Path, links: Links, threads: usize, meter: &Meter) -> Result<Looked, String> {
-    let file = open_plain(path, links).map_err(|error| explain(&error))?;
+fn read_large(path: &Path, threads: usize, meter: &Meter) -> Result<Looked, String> {
+    let file = open_plain(path).map_err(|error| explain(&error))?;
     let found = file.metadata().map_err(|error| explain(&error))?;
     let stamp = Stamp::of(&found);
     let is_settled = stamp.is_settled();
@@ -318,15 +299,12 @@ fn finish(
     })
 }
 
-/// Opens a plain file; devices and the like are refused without waiting for them.
+/// Opens a plain file; devices and the like are refused without waiting for them, and links are not followed.
 ///
 /// # Errors
 /// When it is none, or the system says no.
-pub fn open_plain(path: &Path, links: Links) -> io::Result<File> {
-    let mut flags = rustix::fs::OFlags::NONBLOCK;
-    if links == Links::Refuse {
-        flags |= rustix::fs::OFlags::NOFOLLOW;
-    }
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
     let flags = flags.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -395,7 +373,7 @@ mod tests {
             })
             .collect();
         let meter = Meter::default();
-        let looked = hash_all(&paths, Links::Refuse, &Known::default(), &meter);
+        let looked = hash_all(&paths, &Known::default(), &meter);
         let mut total = 0;
         for (path, looked) in paths.iter().zip(looked) {
             let bytes = std::fs::read(path).unwrap();
@@ -414,19 +392,13 @@ mod tests {
         std::fs::write(&path, "bytes").unwrap();
         let (mut known, meter) = (Known::default(), Meter::default());
         let paths = [path];
-        let first = hash_all(&paths, Links::Follow, &known, &meter)
-            .pop()
-            .unwrap()
-            .unwrap();
+        let first = hash_all(&paths, &known, &meter).pop().unwrap().unwrap();
         assert!(!first.hashed.is_settled, "it was made just now");
         known.add(&Hashed {
             is_settled: true,
             ..first.hashed.clone()
         });
-        let second = hash_all(&paths, Links::Follow, &known, &meter)
-            .pop()
-            .unwrap()
-            .unwrap();
+        let second = hash_all(&paths, &known, &meter).pop().unwrap().unwrap();
         assert_eq!(second.hashed.tree, first.hashed.tree);
         assert_eq!(meter.read.load(Ordering::Relaxed), 5);
         assert_eq!(meter.done.load(Ordering::Relaxed), 10);
@@ -439,7 +411,7 @@ mod tests {
         File::create(&path).unwrap().set_len(LARGE_LEN).unwrap();
         let meter = Meter::default();
         meter.is_cancelled.store(true, Ordering::Relaxed);
-        let done = hash_all(&[path], Links::Follow, &Known::default(), &meter);
+        let done = hash_all(&[path], &Known::default(), &meter);
         assert!(done[0].as_ref().unwrap_err().contains("cancelled"));
         assert!(meter.read.load(Ordering::Relaxed) < LARGE_LEN);
     }

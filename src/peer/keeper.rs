@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
-use super::shares::{Background, Entry, Shared, Shares, Withdrawn};
+use super::shares::{Background, Entry, Shared, Shares, Subject, Withdrawn};
 use super::unfinished::Unfinished;
 use super::watch::Watch;
 use crate::crypto::content::Tree;
@@ -69,7 +69,7 @@ impl Keeper {
         // Before it is read: what changes meanwhile is heard of as well.
         self.watch(path).await;
         // Until the id can be found: there is no moment in which nothing of it can.
-        let _named = self.name_unhashed(path, name.clone());
+        let _named = self.name_unhashed(Subject::Named(path.to_owned(), name.clone()));
         let shared = match self.shares.add(path, name).await {
             Ok(shared) => shared,
             Err(error) => {
@@ -83,14 +83,14 @@ impl Keeper {
 
     /// Tells the name of what is going to be hashed, unless that is done soon: of an id nobody hears before it is
     /// proved.
-    fn name_unhashed(&self, path: &Path, name: Option<FileName>) -> Named {
+    fn name_unhashed(&self, subject: Subject) -> Named {
         let (until, mut ended) = oneshot::channel();
-        let (control, path) = (self.control.clone(), path.to_owned());
+        let control = self.control.clone();
         tokio::spawn(async move {
             if timeout(HASHED_SOON, &mut ended).await.is_ok() {
                 return;
             }
-            let looking = spawn_blocking(move || Shares::unhashed(&path, name));
+            let looking = spawn_blocking(move || Shares::unhashed(&subject));
             if let Ok(Ok(file)) = looking.await {
                 // When it does not answer now, the next announcement says it.
                 let _ = control.publish(file.clone()).await;
@@ -226,7 +226,7 @@ impl Keeper {
             let paths = paths
                 .into_iter()
                 .filter_map(|path| std::path::absolute(path).ok());
-            for path in paths.filter(|path| kept.names_of(path).is_empty()) {
+            for path in paths.filter(|path| kept.at(path).is_empty()) {
                 watch.remove(&path);
             }
         });
@@ -266,10 +266,11 @@ impl Keeper {
             return;
         }
         let (mut publishing, mut shares) = (JoinSet::new(), 0);
-        for Shared { path, file, .. } in wanted {
-            self.watch(&path).await;
-            let named = self.name_unhashed(&path, Some(file.name.clone()));
-            match self.shares.prepare(&path, Some(file.name)).await {
+        for shared in wanted {
+            self.watch(&shared.path).await;
+            let subject = Subject::Before(shared);
+            let named = self.name_unhashed(subject.clone());
+            match self.shares.prepare(subject).await {
                 Ok(entry) => {
                     let shared = entry.shared().clone();
                     if self.shares.replace(&[], entry).is_none() {
@@ -298,12 +299,12 @@ impl Keeper {
 
     /// Offers what lies at `path` as it is now.
     async fn refresh(&self, path: &Path) {
-        let names = self.background.kept.names_of(path);
-        if !names.is_empty() {
+        let wanted = self.background.kept.at(path);
+        if !wanted.is_empty() {
             self.watch(path).await;
         }
-        for name in names {
-            let before = self.shares.at(path, &name);
+        for shared in wanted {
+            let before = self.shares.at(path, &shared.file.name);
             let changed = self.changed_files(&before).await;
             let is_download = |entry: &Arc<Entry>| entry.is_adopted();
             if changed.is_empty() && !before.is_empty() && before.iter().all(is_download) {
@@ -316,8 +317,9 @@ impl Keeper {
                     let _ = self.control.withdraw(entry.shared().file.clone()).await;
                 }
             }
-            let _named = self.name_unhashed(path, Some(name.clone()));
-            match self.shares.prepare(path, Some(name)).await {
+            let subject = Subject::Before(shared);
+            let _named = self.name_unhashed(subject.clone());
+            match self.shares.prepare(subject).await {
                 Ok(entry) => self.offer(&before, entry).await,
                 Err(error) => {
                     let reason = match error {

@@ -29,8 +29,8 @@ pub struct Kept {
 
 #[derive(Debug, Default)]
 struct Wanted {
-    /// With what was published last.
-    shares: BTreeMap<Key, Publication>,
+    /// As they were published last.
+    shares: BTreeMap<Key, Shared>,
     /// Not written yet.
     changed: BTreeSet<Key>,
     /// What the next start does not share again, each with the mark of who said so last.
@@ -67,10 +67,7 @@ impl Kept {
         let mut wanted = self.wanted();
         for shared in &loaded {
             let key = key_of(shared);
-            wanted
-                .shares
-                .entry(key)
-                .or_insert_with(|| shared.file.clone());
+            wanted.shares.entry(key).or_insert_with(|| shared.clone());
         }
         loaded
     }
@@ -79,8 +76,8 @@ impl Kept {
     pub fn add(&self, shared: &Shared) {
         let mut wanted = self.wanted();
         let key = key_of(shared);
-        let before = wanted.shares.insert(key.clone(), shared.file.clone());
-        if before.as_ref() != Some(&shared.file) {
+        let before = wanted.shares.insert(key.clone(), shared.clone());
+        if before.is_none_or(|before| Record::of(&before) != Record::of(shared)) {
             wanted.changed.insert(key);
         }
     }
@@ -115,12 +112,8 @@ impl Kept {
     /// Forgets what is selected; returns it.
     pub fn remove(&self, selects: impl Fn(&Shared) -> bool) -> Vec<Shared> {
         let mut wanted = self.wanted();
-        let gone = wanted
-            .shares
-            .extract_if(.., |(_, path), file| selects(&remembered(file, path)));
-        let gone: Vec<Shared> = gone
-            .map(|((_, path), file)| remembered(&file, &path))
-            .collect();
+        let gone = wanted.shares.extract_if(.., |_, shared| selects(shared));
+        let gone: Vec<Shared> = gone.map(|(_, shared)| shared).collect();
         for key in gone.iter().map(key_of) {
             wanted.passing.remove(&key);
             wanted.changed.insert(key);
@@ -128,12 +121,15 @@ impl Kept {
         gone
     }
 
-    /// Names under which the path shall be shared.
+    /// What shall be shared of the path, under each of its names.
     #[must_use]
-    pub fn names_of(&self, path: &Path) -> Vec<FileName> {
+    pub fn at(&self, path: &Path) -> Vec<Shared> {
         let wanted = self.wanted();
-        let keys = wanted.shares.keys().filter(|(_, other)| other == path);
-        keys.map(|(name, _)| name.clone()).collect()
+        let shares = wanted.shares.values();
+        shares
+            .filter(|shared| shared.path == path)
+            .cloned()
+            .collect()
     }
 
     /// Shall it be shared?
@@ -147,13 +143,13 @@ impl Kept {
         let changes: Vec<_> = {
             let mut wanted = self.wanted();
             let changed = std::mem::take(&mut wanted.changed);
-            let with_file = changed.into_iter().map(|key| {
+            let with_record = changed.into_iter().map(|key| {
                 let is_passing = wanted.passing.contains_key(&key);
-                let file = wanted.shares.get(&key).filter(|_| !is_passing);
-                let file = file.cloned();
-                (key, file)
+                let shared = wanted.shares.get(&key).filter(|_| !is_passing);
+                let record = shared.map(Record::of);
+                (key, record)
             });
-            with_file.collect()
+            with_record.collect()
         };
         if changes.is_empty() {
             return;
@@ -163,12 +159,10 @@ impl Kept {
         };
         database.write(|transaction| {
             let mut table = transaction.open_table(SHARES)?;
-            for ((name, path), file) in changes {
+            for ((name, path), record) in changes {
                 let key = (name.as_str(), path.as_os_str().as_bytes());
-                if let Some(file) = file {
-                    let mut value = Vec::new();
-                    codec::encode(&file, &mut value);
-                    table.insert(key, value.as_slice())?;
+                if let Some(record) = record {
+                    table.insert(key, record.to_bytes().as_slice())?;
                 } else {
                     table.remove(key)?;
                 }
@@ -186,20 +180,45 @@ fn key_of(shared: &Shared) -> Key {
     (shared.file.name.clone(), shared.path.clone())
 }
 
-fn remembered(file: &Publication, path: &Path) -> Shared {
-    Shared {
-        file: file.clone(),
-        path: path.to_owned(),
-        contents: Contents::default(),
+/// What is written of a share, beside its name and path.
+#[derive(PartialEq, Eq)]
+struct Record {
+    file: Publication,
+    /// Absent where no link was followed.
+    real: Option<PathBuf>,
+}
+
+impl Record {
+    fn of(shared: &Shared) -> Self {
+        let real = Some(&shared.real).filter(|real| **real != shared.path);
+        Self {
+            file: shared.file.clone(),
+            real: real.cloned(),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode(&self.file, &mut bytes);
+        let real = self.real.as_ref().map(|real| real.as_os_str().as_bytes());
+        codec::encode(&real, &mut bytes);
+        bytes
     }
 }
 
 /// `None` for what we did not write.
 fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
-    let file: Publication = codec::decode(value).ok()?;
-    let path = Path::new(OsStr::from_bytes(path));
+    let (file, value) = codec::decode_first::<Publication>(value).ok()?;
+    let real: Option<Vec<u8>> = codec::decode(value).unwrap_or_default();
+    let as_path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let path = as_path(path);
     let is_ours = file.name.as_str() == name && path.is_absolute();
-    is_ours.then(|| remembered(&file, path))
+    is_ours.then(|| Shared {
+        file,
+        real: real.map_or_else(|| path.clone(), |real| as_path(&real)),
+        path,
+        contents: Contents::default(),
+    })
 }
 
 #[cfg(test)]
@@ -220,18 +239,25 @@ mod tests {
             len: 5,
             kind: PublicationKind::Folder,
         };
-        remembered(&file, Path::new(OsStr::from_bytes(path)))
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        Shared {
+            file,
+            real: path.clone(),
+            path,
+            contents: Contents::default(),
+        }
     }
 
     #[test]
     fn what_was_shared_is_known_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let first = kept(&dir);
-        let all = [
+        let mut all = [
             shared("a", b"/x/a"),
             shared("a", b"/y/a"),
             shared("odd", b"/x/\xff"),
         ];
+        all[2].real = Path::new(OsStr::from_bytes(b"/y/\xfe")).to_owned();
         for shared in &all {
             first.add(shared);
         }
@@ -242,7 +268,7 @@ mod tests {
         let second = kept(&dir);
         assert_eq!(second.load(), [all[0].clone(), all[2].clone()]);
         assert!(second.is_wanted(&all[0]) && !second.is_wanted(&all[1]));
-        assert_eq!(second.names_of(&all[2].path), [all[2].file.name.clone()]);
+        assert_eq!(second.at(&all[2].path), [all[2].clone()]);
     }
 
     #[test]
@@ -270,7 +296,7 @@ mod tests {
         let kept = Kept::default();
         kept.add(&shared("a", b"/x/a"));
         kept.flush();
-        assert_eq!(kept.names_of(Path::new("/x/a")).len(), 1);
+        assert_eq!(kept.at(Path::new("/x/a")).len(), 1);
         assert!(kept.load().is_empty());
     }
 }

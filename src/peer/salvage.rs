@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::hash_store::Known;
-use super::hashing::{Links, hash_all};
+use super::hashing::hash_all;
 use super::meter::Meter;
 use super::shares::Shares;
 use super::unpack::Unpacking;
@@ -52,7 +52,7 @@ fn check_left(folder: &Unpacking, meter: &Meter) -> io::Result<()> {
     }
     for batch in left.chunks(BATCH) {
         let paths: Vec<PathBuf> = batch.iter().map(|(index, _)| folder.path(*index)).collect();
-        let found = hash_all(&paths, Links::Refuse, &Known::default(), meter);
+        let found = hash_all(&paths, &Known::default(), meter);
         give_up(meter)?;
         for ((index, file), found) in batch.iter().zip(found) {
             let is_right = found.is_ok_and(|found| {

@@ -21,7 +21,7 @@ pub use self::serving::{Gone, Serving};
 use super::changes::Changes;
 use super::event::{Event, ShareError};
 use super::hash_store::HashStore;
-use super::hashing::{Hashed, Links, Stamp, explain, open_plain};
+use super::hashing::{Hashed, Stamp, explain, open_plain};
 use super::kept::Kept;
 use crate::crypto::content::Tree;
 use crate::wire::control::Publication;
@@ -33,8 +33,11 @@ use crate::wire::text::FileName;
 pub struct Shared {
     /// Name, id and length, as others see them.
     pub file: Publication,
-    /// Where it lies.
+    /// Where it lies, as it was named.
     pub path: PathBuf,
+    /// Where that led when it was named, without any link. What lies behind other links later is not what
+    /// somebody wanted to share.
+    pub real: PathBuf,
     /// What is in it.
     pub contents: Contents,
 }
@@ -46,6 +49,15 @@ pub struct Contents {
     pub files: usize,
     /// Bytes of them.
     pub len: u64,
+}
+
+/// What is to be hashed.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// What somebody names at this moment, under its own name or this one. Links are followed.
+    Named(PathBuf, Option<FileName>),
+    /// What was shared before: it has to lie where it lay, and to be a file or a folder as it was.
+    Before(Shared),
 }
 
 /// A share that had to be taken back, and why.
@@ -84,6 +96,15 @@ pub struct Background {
     pub events: Option<mpsc::Sender<Event>>,
 }
 
+impl Subject {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Named(path, _) => path,
+            Self::Before(shared) => &shared.path,
+        }
+    }
+}
+
 impl Shares {
     /// Nothing is shared; what has to be withdrawn later is told through the receiver.
     #[must_use]
@@ -107,7 +128,8 @@ impl Shares {
         if let Ok(path) = std::path::absolute(path) {
             self.told().remove(&path);
         }
-        let entry = Arc::new(self.prepare(path, name).await?);
+        let subject = Subject::Named(path.to_owned(), name);
+        let entry = Arc::new(self.prepare(subject).await?);
         self.0.background.kept.add(&entry.shared);
         self.offers().insert(Arc::clone(&entry));
         Ok(entry.shared.clone())
@@ -128,7 +150,8 @@ impl Shares {
             reason: explain(&error),
         };
         let path = std::path::absolute(path).map_err(fail)?;
-        let opened = open_plain(&path, Links::Refuse);
+        let real = path.canonicalize().map_err(fail)?;
+        let opened = open_plain(&path);
         let found = opened.and_then(|file| file.metadata()).map_err(fail)?;
         let hashed = Hashed {
             stamp: Stamp::of(&found),
@@ -138,7 +161,7 @@ impl Shares {
         };
         let entry = Entry {
             is_adopted: true,
-            ..Entry::of_file(file, path, hashed)
+            ..Entry::of_file(file, path, real, hashed)
         };
         let shared = entry.shared.clone();
         self.0.background.kept.add(&shared);
@@ -238,7 +261,7 @@ impl Shares {
         places.into_iter().flatten().find_map(|place| {
             let file = match place.local() {
                 None => None,
-                Some(local) => match open_plain(&local.path, place.links()) {
+                Some(local) => match open_plain(&local.path) {
                     Ok(file) => Some(file),
                     Err(error) => {
                         self.withdraw(&place, error.to_string());

@@ -194,6 +194,49 @@ fn row_58_a_changed_folder_is_shared_under_a_new_id() {
     ana.wait_for("shared again: talks/, 1 file, 1000 B");
 }
 
+/// Shows: what takes the place of a share is not published, here or at the next start, until somebody adds it.
+/// How: a file, a folder, and a link that was added, each led to something else.
+#[test]
+fn row_58_a_link_in_the_place_of_a_share_is_not_followed() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("secret/x.bin", 1000, 1);
+    group.file("first.bin", 2000, 2);
+    group.file("rep/file.bin", 3000, 3);
+    group.file("rep/folder/a.bin", 4000, 4);
+    symlink(group.path("first.bin"), group.path("rep/link.bin")).unwrap();
+    let mut ana = group.peer("ana", &address, &[]);
+    for name in ["file.bin", "folder", "link.bin"] {
+        ana.say(&format!("add rep/{name}"));
+        ana.wait_for(&format!("Sharing {name}"));
+    }
+    for (name, other) in [
+        ("file.bin", "secret/x.bin"),
+        ("folder", "secret"),
+        ("link.bin", "secret/x.bin"),
+    ] {
+        let path = group.path(&format!("rep/{name}"));
+        fs::rename(&path, group.path(name)).unwrap();
+        symlink(group.path(other), &path).unwrap();
+        ana.wait_for(&format!(
+            "{name} is not shared any more: it leads elsewhere now"
+        ));
+    }
+    let is_shared = || !text(&group.once(&address, &["list", "ana"]).stdout).contains("nothing");
+    wait_until("nothing is published", || !is_shared());
+    quit(&mut ana);
+    let mut ana = group.peer("ana", &address, &[]);
+    for _ in 0..3 {
+        ana.wait_for("it leads elsewhere now");
+    }
+    assert!(!is_shared(), "{}", ana.output());
+    ana.say("add rep/file.bin");
+    ana.wait_for("Sharing file.bin, 1000 B");
+    fs::remove_file(group.path("rep/link.bin")).unwrap();
+    fs::rename(group.path("link.bin"), group.path("rep/link.bin")).unwrap();
+    ana.wait_for("shared again: link.bin, 2.0 KiB");
+}
+
 #[test]
 fn row_65_a_damaged_store_is_a_line() {
     let group = Group::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::{Contents, Shared};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::peer::bundle::Unfolded;
-use crate::peer::hashing::{Hashed, Links, Stamp};
+use crate::peer::hashing::{Hashed, Stamp};
 use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
@@ -63,17 +63,18 @@ pub(super) struct Place {
 }
 
 impl Entry {
-    /// The file at `path`, shared by itself.
-    pub(super) fn of_file(file: Publication, path: PathBuf, hashed: Hashed) -> Self {
+    /// The file at `path`, which leads to `real`, shared by itself.
+    pub(super) fn of_file(file: Publication, path: PathBuf, real: PathBuf, hashed: Hashed) -> Self {
         let (files, len) = (1, file.len);
         let shared = Shared {
             file,
-            path: path.clone(),
+            path,
+            real: real.clone(),
             contents: Contents { files, len },
         };
         Self {
             shared,
-            files: vec![Local { path, hashed }],
+            files: vec![Local { path: real, hashed }],
             listing: None,
             is_adopted: false,
         }
@@ -100,7 +101,7 @@ impl Entry {
     #[must_use]
     pub fn is_changed_file(&self) -> bool {
         let is_same = |local: &Local| {
-            let found = std::fs::metadata(&local.path);
+            let found = std::fs::symlink_metadata(&local.path);
             found.is_ok_and(|found| local.is_still(&found))
         };
         self.listing.is_none() && !self.files.iter().all(is_same)
@@ -124,14 +125,6 @@ impl Place {
     /// The file, if it is one.
     pub(super) fn local(&self) -> Option<&Local> {
         self.entry.files.get(self.file?)
-    }
-
-    /// Nobody named the files of a folder.
-    pub(super) fn links(&self) -> Links {
-        match self.entry.listing {
-            Some(_) => Links::Refuse,
-            None => Links::Follow,
-        }
     }
 }
 

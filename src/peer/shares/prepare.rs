@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::offers::{Entry, ListingBytes, Local};
-use super::{Contents, Shared, Shares};
+use super::{Contents, Shared, Shares, Subject};
 use crate::keyfile::holds_keys;
 use crate::peer::event::{Event, ShareError};
-use crate::peer::hashing::{Hashed, Links, Looked, explain, hash_all};
+use crate::peer::hashing::{Hashed, Looked, explain, hash_all};
 use crate::peer::meter::Meter;
 use crate::peer::walk::{KEYS, empty_folders, walk};
 use crate::wire::control::{Publication, PublicationKind};
@@ -19,32 +19,33 @@ use crate::wire::folder::{self, FileEntry, Listing, MAX_LISTING_LEN, Modified, N
 use crate::wire::text::FileName;
 
 impl Shares {
-    /// Hashes the file or folder at `path`, to be offered by [`Self::replace`]. Bytes of what did not
-    /// change are not read. Dropping the future gives up.
+    /// Hashes a file or folder, to be offered by [`Self::replace`]. Bytes of what did not change are not
+    /// read. Dropping the future gives up.
     ///
     /// # Errors
-    /// As [`Self::add`].
-    pub async fn prepare(&self, path: &Path, name: Option<FileName>) -> Result<Entry, ShareError> {
+    /// As [`Self::add`]; and when something else lies in the place of what was shared before.
+    pub async fn prepare(&self, subject: Subject) -> Result<Entry, ShareError> {
         let meter = Arc::new(Meter::default());
-        let (shares, job_path, job_meter) = (self.clone(), path.to_owned(), Arc::clone(&meter));
-        let job = move || shares.hash(&job_path, name, &job_meter);
+        let path = subject.path().to_owned();
+        let (shares, job_meter) = (self.clone(), Arc::clone(&meter));
+        let job = move || shares.hash(&subject, &job_meter);
         let job = tokio::task::spawn_blocking(job);
         let fail = |reason| ShareError::Local {
-            path: path.to_owned(),
+            path: path.clone(),
             reason,
         };
         let events = self.0.background.events.as_ref();
-        let done = meter.in_view(path, events, job).await;
+        let done = meter.in_view(&path, events, job).await;
         let done = done.map_err(|error| fail(error.to_string()))?;
         done.map_err(fail)
     }
 
-    /// What lies at `path`, as it can be told of before it is hashed. Blocking.
+    /// What is to be hashed, as it can be told of before that. Blocking.
     ///
     /// # Errors
     /// When it cannot be shared.
-    pub fn unhashed(path: &Path, name: Option<FileName>) -> Result<Publication, String> {
-        let (_, found, name) = look(path, name)?;
+    pub fn unhashed(subject: &Subject) -> Result<Publication, String> {
+        let Seen { name, found, .. } = look(subject)?;
         let (kind, len) = if found.is_dir() {
             (PublicationKind::Folder, 0)
         } else {
@@ -53,14 +54,20 @@ impl Shares {
         Ok(Publication::being_hashed(name, len, kind))
     }
 
-    fn hash(&self, path: &Path, name: Option<FileName>, meter: &Meter) -> Result<Entry, String> {
-        let (path, found, name) = look(path, name)?;
-        if found.is_dir() {
-            return self.hash_folder(path, name, meter);
+    fn hash(&self, subject: &Subject, meter: &Meter) -> Result<Entry, String> {
+        let seen = look(subject)?;
+        if seen.found.is_dir() {
+            return self.hash_folder(seen, meter);
         }
+        let Seen {
+            path,
+            real,
+            found,
+            name,
+        } = seen;
         meter.len.store(found.len(), Ordering::Relaxed);
-        let paths = [path.clone()];
-        let hashed = self.hash_files(&path, &paths, Links::Follow, meter).pop();
+        let paths = [real.clone()];
+        let hashed = self.hash_files(&path, &paths, meter).pop();
         let (hashed, _) = hashed.ok_or("it could not be hashed")??;
         let (content, len) = (hashed.tree.id(), hashed.stamp.len);
         let file = Publication {
@@ -69,14 +76,17 @@ impl Shares {
             len,
             kind: PublicationKind::File,
         };
-        Ok(Entry::of_file(file, path, hashed))
+        Ok(Entry::of_file(file, path, real, hashed))
     }
 
-    fn hash_folder(&self, path: PathBuf, name: FileName, meter: &Meter) -> Result<Entry, String> {
-        let walked = walk(&path)?;
+    fn hash_folder(&self, seen: Seen, meter: &Meter) -> Result<Entry, String> {
+        let Seen {
+            path, real, name, ..
+        } = seen;
+        let walked = walk(&real)?;
         meter.len.store(walked.len, Ordering::Relaxed);
         let (places, paths): (Vec<_>, Vec<_>) = walked.files.into_iter().unzip();
-        let results = self.hash_files(&path, &paths, Links::Refuse, meter);
+        let results = self.hash_files(&path, &paths, meter);
         if meter.is_cancelled.load(Ordering::Relaxed) {
             return Err("it was cancelled".to_owned());
         }
@@ -126,6 +136,7 @@ impl Shares {
             shared: Shared {
                 file,
                 path,
+                real,
                 contents,
             },
             files,
@@ -140,7 +151,6 @@ impl Shares {
         &self,
         root: &Path,
         paths: &[PathBuf],
-        links: Links,
         meter: &Meter,
     ) -> Vec<Result<(Hashed, bool), String>> {
         let hashes = &self.0.background.hashes;
@@ -154,7 +164,7 @@ impl Shares {
         for local in before.iter().flat_map(|entry| &entry.files) {
             known.add(&local.hashed);
         }
-        let looked = hash_all(paths, links, &known, meter);
+        let looked = hash_all(paths, &known, meter);
         let fresh = looked.iter().flatten().filter(|looked| !looked.is_kept);
         hashes.keep(fresh.map(|looked| looked.hashed.clone()));
         let read = meter.read.load(Ordering::Relaxed);
@@ -181,18 +191,43 @@ impl Shares {
     }
 }
 
-/// What is to be shared: where it lies, what it is, and under which name.
-fn look(path: &Path, name: Option<FileName>) -> Result<(PathBuf, Metadata, FileName), String> {
-    let path = std::path::absolute(path).map_err(|error| explain(&error))?;
-    let found = std::fs::metadata(&path).map_err(|error| explain(&error))?;
+/// What is to be shared.
+struct Seen {
+    /// As it was named.
+    path: PathBuf,
+    /// Where that leads, without any link.
+    real: PathBuf,
+    found: Metadata,
+    name: FileName,
+}
+
+fn look(subject: &Subject) -> Result<Seen, String> {
+    let path = std::path::absolute(subject.path()).map_err(|error| explain(&error))?;
+    let real = path.canonicalize().map_err(|error| explain(&error))?;
+    let found = std::fs::symlink_metadata(&real).map_err(|error| explain(&error))?;
     let own_name = || {
-        let name = path.canonicalize().ok();
-        let name = path.file_name().or(name.as_deref()?.file_name())?;
+        let name = path.file_name().or(real.file_name())?;
         FileName::from_local(&name.to_string_lossy())
     };
-    let name = name.or_else(own_name);
+    let name = match subject {
+        Subject::Named(_, name) => name.clone().or_else(own_name),
+        Subject::Before(shared) => {
+            // Nobody has said that this is for others.
+            if real != shared.real {
+                return Err("it leads elsewhere now; add it again to share that".to_owned());
+            }
+            if found.is_dir() != shared.file.kind.is_folder() {
+                let now = if found.is_dir() {
+                    "a folder"
+                } else {
+                    "no folder"
+                };
+                return Err(format!("it is {now} now; add it again to share that"));
+            }
+            Some(shared.file.name.clone())
+        }
+    };
     let name = name.ok_or("it has no name to share it under; give one with --as")?;
-    let real = path.canonicalize().map_err(|error| explain(&error))?;
     let home = if found.is_dir() {
         Some(real.as_path())
     } else {
@@ -201,5 +236,10 @@ fn look(path: &Path, name: Option<FileName>) -> Result<(PathBuf, Metadata, FileN
     if home.is_some_and(holds_keys) {
         return Err(KEYS.to_owned());
     }
-    Ok((path, found, name))
+    Ok(Seen {
+        path,
+        real,
+        found,
+        name,
+    })
 }

@@ -185,7 +185,7 @@ async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_ag
     assert_eq!(background.changes.next().await, path);
     let before = shares.at(&path, &shared.file.name);
     let read = shares.read_bytes();
-    let entry = shares.prepare(&path, Some(shared.file.name.clone()));
+    let entry = shares.prepare(Subject::Before(shared.clone()));
     let gone = shares.replace(&before, entry.await.unwrap()).unwrap();
     assert_eq!(gone, std::slice::from_ref(&shared));
     assert!(shares.read_bytes() > read);
@@ -196,13 +196,80 @@ async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_ag
 }
 
 #[tokio::test]
+async fn what_takes_the_place_of_a_share_is_not_shared_until_somebody_names_it() {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["secret", "other"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("file"), name).unwrap();
+    }
+    fs::create_dir_all(at("above/folder")).unwrap();
+    fs::write(at("above/file"), "shared").unwrap();
+    symlink(at("other/file"), at("link")).unwrap();
+    let away = |name: &str| fs::rename(at(name), at("away")).unwrap();
+    let replaced: [(&str, &dyn Fn(), &str); 6] = [
+        (
+            "above/file",
+            &|| symlink(at("secret/file"), at("above/file")).unwrap(),
+            "elsewhere",
+        ),
+        (
+            "above/folder",
+            &|| symlink(at("secret"), at("above/folder")).unwrap(),
+            "elsewhere",
+        ),
+        (
+            "above/file",
+            &|| fs::create_dir(at("above/file")).unwrap(),
+            "is a folder now",
+        ),
+        (
+            "above/folder",
+            &|| fs::write(at("above/folder"), "").unwrap(),
+            "is no folder now",
+        ),
+        (
+            "link",
+            &|| symlink(at("secret/file"), at("link")).unwrap(),
+            "elsewhere",
+        ),
+        (
+            "above",
+            &|| symlink(at("secret"), at("above")).unwrap(),
+            "elsewhere",
+        ),
+    ];
+    for (name, replace, reason) in replaced {
+        let (shares, _withdrawn) = Shares::new(Background::default());
+        let path = match name {
+            "above" => at("above/file"),
+            _ => at(name),
+        };
+        let shared = share(&shares, &path).await;
+        away(name);
+        replace();
+        let subject = Subject::Before(shared);
+        let told = Shares::unhashed(&subject).unwrap_err();
+        let error = shares.prepare(subject).await.unwrap_err().to_string();
+        assert!(
+            error.contains(reason) && told.contains(reason),
+            "{name}: {error}"
+        );
+        share(&shares, &path).await;
+        let _ = fs::remove_file(at(name)).or_else(|_| fs::remove_dir(at(name)));
+        fs::rename(at("away"), at(name)).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_nobody_wants_any_more_is_not_offered_when_it_is_ready() {
     let dir = folder();
     let path = dir.path().join("talks");
     let (shares, _withdrawn) = Shares::new(Background::default());
     let shared = share(&shares, &path).await;
-    let name = Some(shared.file.name.clone());
-    let entry = shares.prepare(&path, name).await.unwrap();
+    let entry = shares.prepare(Subject::Before(shared)).await.unwrap();
     shares.remove(|_| true);
     assert_eq!(shares.replace(&[], entry), None);
     assert!(shares.list().is_empty());
