@@ -86,6 +86,18 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFi
 /// # Errors
 /// What the system says; the old file is still there then.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, None)
+}
+
+/// Replaces `path` by a file with `bytes` and the rights that the user's other new files have, at most `mode`.
+///
+/// # Errors
+/// As [`write_private`].
+pub fn write_shown(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, bytes, Some(mode))
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
     let dir = path.parent().filter(|dir| *dir != Path::new(""));
     let dir = dir.unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
@@ -93,6 +105,9 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(dir)?;
     file.write_all(bytes)?;
+    if let Some(mode) = mode {
+        make_public(file.as_file(), mode);
+    }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)

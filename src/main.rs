@@ -1,5 +1,6 @@
 //! Arguments, logging, role, exit code.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -76,8 +77,16 @@ fn arguments() -> Vec<std::ffi::OsString> {
 fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let _ = error.print();
-            ExitCode::SUCCESS
+            let written = error.print().and_then(|()| io::stdout().flush());
+            match written {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let message = format!("cannot write to standard output: {error}");
+                    let failure = Failure::new(Class::Local, message);
+                    Screen::new(Style::Text, false).failure(&failure);
+                    ExitCode::from(failure.class.code())
+                }
+                _ => ExitCode::SUCCESS,
+            }
         }
         _ => {
             let failure = Failure::usage(p2pfs::cli::command::explain(error))

@@ -22,13 +22,6 @@ use crate::wire::id::Fingerprint;
     subcommand_precedence_over_arg = true
 )]
 #[command(after_help = "\
-Examples:
-  p2pfs                                    asks for everything that it needs
-  p2pfs demo                               a tracker and two peers on this machine, to see it work
-  p2pfs tracker --port 9000                runs the tracker and prints the line that others type
-  p2pfs peer --tracker 192.168.1.100       joins, with a prompt: add, search, download, help
-  p2pfs get talk.mp4 --tracker HOST        downloads and ends
-
 The passphrase is asked for, or read from --passphrase-file FILE, $P2PFS_PASSPHRASE_FILE or
 $P2PFS_PASSPHRASE; never from an argument. More: p2pfs help exit-codes, environment, json, security.")]
 pub struct Cli {
@@ -46,7 +39,7 @@ impl Cli {
     /// # Errors
     /// When they are not understood, or ask for help.
     pub fn read(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
-        let command = without_empty_variables(<Self as clap::CommandFactory>::command());
+        let command = without_empty_variables(super::usage::grammar());
         let matches = command.try_get_matches_from(arguments)?;
         <Self as clap::FromArgMatches>::from_arg_matches(&matches)
     }
@@ -165,6 +158,10 @@ pub enum Action {
     User(UserAction),
     /// A tracker and two peers on this machine: share, search, download, compare
     Demo(DemoArgs),
+    /// Print the completions of a shell, for its configuration
+    Completions(super::shipping::CompletionsArgs),
+    /// Write the manual pages
+    Man(super::shipping::ManArgs),
     /// Help on exit-codes, environment, json or security
     #[command(hide = true)]
     Topic {
@@ -203,6 +200,9 @@ pub struct TrackerArgs {
     /// File of users: logins need a password [default: none]
     #[arg(long, value_name = "FILE")]
     pub credentials: Option<PathBuf>,
+    /// Show the line that others type as a QR code, too; the passphrase is not in it
+    #[arg(long)]
+    pub qr: bool,
 }
 
 /// How to join, for everything that needs a tracker.

@@ -3,6 +3,7 @@
 //! A question is asked only of a terminal.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -150,8 +151,11 @@ fn given(file: Option<&Path>, screen: &Screen) -> Result<Option<Zeroizing<String
             .map_err(|_| Failure::usage("P2PFS_PASSPHRASE is not UTF-8 text"))?;
         return Ok(Some(Zeroizing::new(text)));
     }
+    // Whoever reads it is systemd's to choose: its rights may name the service's user apart.
     credential()
-        .map(|path| read(&path, "passphrase", screen))
+        .map(|path| {
+            open(&path, "passphrase").and_then(|file| first_part(file, &path, "passphrase"))
+        })
         .transpose()
 }
 
@@ -183,26 +187,38 @@ fn credential() -> Option<PathBuf> {
 }
 
 fn read(path: &Path, what: &str, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
-    let mut text = Zeroizing::new(String::new());
     if path == Path::new("-") {
+        let mut text = Zeroizing::new(String::new());
         let read = io::stdin().lock().take(MAX_FILE_LEN).read_line(&mut text);
         read.map_err(|error| Failure::usage(format!("no {what} on standard input: {error}")))?;
         return Ok(text);
     }
-    let shown = safe(&path.to_string_lossy());
-    let fail =
-        |error: io::Error| Failure::usage(format!("cannot read the {what} from {shown}: {error}"));
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let found = file.metadata().map_err(fail)?;
-    if found.is_file() && found.permissions().mode() & 0o077 != 0 {
+    let file = open(path, what)?;
+    let found = file.metadata();
+    if found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 != 0) {
+        let shown = safe(&path.to_string_lossy());
         screen.note(&format!(
             "! {shown} can be read by others; repair: chmod 600 {shown}"
         ));
     }
+    first_part(file, path, what)
+}
+
+fn open(path: &Path, what: &str) -> Result<File, Failure> {
+    File::open(path).map_err(|error| unreadable(path, what, &error))
+}
+
+fn first_part(file: File, path: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_LEN)
         .read_to_string(&mut text)
-        .map_err(fail)?;
+        .map_err(|error| unreadable(path, what, &error))?;
     Ok(text)
+}
+
+fn unreadable(path: &Path, what: &str, error: &io::Error) -> Failure {
+    let path = safe(&path.to_string_lossy());
+    Failure::usage(format!("cannot read the {what} from {path}: {error}"))
 }
 
 fn check(text: &str) -> Result<Passphrase, Failure> {

@@ -226,7 +226,7 @@ pub fn explain(error: &clap::Error) -> String {
     if details.is_empty() {
         first
     } else {
-        format!("{first} {details}")
+        format!("{first}; {details}")
     }
 }
 

@@ -19,6 +19,7 @@ use super::passphrase::{WORDS, generate};
 use super::screen::Screen;
 use super::{own_binary, render};
 use crate::disk::write_private;
+use crate::wire::text::safe;
 
 /// Length of the file that the demo makes.
 const MADE_LEN: usize = 64 << 20;
@@ -64,7 +65,13 @@ struct Running {
 impl Demo {
     async fn run(&self, file: Option<PathBuf>) -> Result<(), Failure> {
         let file = match file {
-            Some(file) => file,
+            // What is wrong with it is told here, before anything runs.
+            Some(file) => std::fs::File::open(&file)
+                .map(|_| file.clone())
+                .map_err(|error| {
+                    let file = safe(&file.to_string_lossy());
+                    Failure::new(Class::Local, format!("cannot read {file}: {error}"))
+                })?,
             None => self.make_file()?,
         };
         let name = file
@@ -145,7 +152,7 @@ impl Demo {
     }
 
     fn farewell(&self, name: &str) -> Result<(), Failure> {
-        let name = crate::wire::text::safe(&shell_words::quote(name));
+        let name = safe(&shell_words::quote(name));
         self.screen.text(&format!(
             "\nOn three machines of your own you type, with one passphrase of yours:\n  \
              machine 1:  p2pfs tracker\n  \
@@ -171,8 +178,7 @@ impl Demo {
     }
 
     fn step(&self, text: &str) -> Result<(), Failure> {
-        self.screen
-            .text(&format!("\n== {}", crate::wire::text::safe(text)))
+        self.screen.text(&format!("\n== {}", safe(text)))
     }
 
     fn told(&self, text: &str) -> Result<(), Failure> {

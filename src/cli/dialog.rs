@@ -49,6 +49,8 @@ impl Asker for Person {
         SimpleTheme
             .format_input_prompt(&mut question, prompt, default)
             .map_err(io::Error::other)?;
+        // One mark is enough.
+        let question = question.replace("?: ", "? ");
         let mut stderr = io::stderr();
         stderr.write_all(question.as_bytes())?;
         stderr.flush()?;
@@ -253,6 +255,7 @@ pub fn new_passphrase(
             asker.tell(&format!("  {refusal}; Enter alone makes a strong one"));
             continue;
         }
+        asker.tell(&format!("  {}", rate(&passphrase)));
         if *hidden(asker, "The same again")? == *typed {
             return Ok(passphrase);
         }
@@ -405,7 +408,10 @@ mod tests {
         let mut asker = script(&["hunter2", strong, "other", strong, strong]);
         let made = new_passphrase(&mut asker, false, None).unwrap();
         assert_eq!(made.expose(), strong);
-        assert!(asker.told[0].contains("can be guessed") && asker.told[1].contains("differ"));
+        assert!(asker.told[0].contains("can be guessed"));
+        assert!(
+            asker.told[1].starts_with("  good enough: score ") && asker.told[2].contains("differ")
+        );
         let mut asker = script(&["hunter2"]);
         let typed = Some(Zeroizing::new("hunter2".to_owned()));
         let made = new_passphrase(&mut asker, true, typed).unwrap();

@@ -76,6 +76,12 @@ impl Executor {
         }
     }
 
+    /// Is anything of it there at the next start?
+    #[must_use]
+    pub const fn is_remembered(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// The same, which keeps what is typed at its prompt in this file.
     #[must_use]
     pub fn with_history(self, file: Option<PathBuf>) -> Self {

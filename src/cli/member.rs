@@ -55,6 +55,20 @@ impl Manner {
     }
 }
 
+/// What becomes of downloads that are not done.
+fn kept(count: usize, goes_on: bool) -> String {
+    let (are, they) = match count {
+        1 => ("download is", "it goes on"),
+        _ => ("downloads are", "they go on"),
+    };
+    let when = if goes_on {
+        "at the next start of p2pfs peer"
+    } else {
+        "from there when asked for again"
+    };
+    format!("{count} {are} not done: {they} {when}")
+}
+
 impl Context {
     pub(super) async fn peer(&self, args: PeerArgs) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
@@ -81,7 +95,11 @@ impl Context {
             },
         };
         let executor = self.join(&args.join, group, manner).await?;
-        let work = self.work(&executor, &args);
+        if !is_attended {
+            let tracker = executor.peer().tracker_address();
+            super::service::ready(&format!("joined {tracker} as {}", executor.peer().user()));
+        }
+        let mut work = Box::pin(self.work(&executor, &args));
         let done = tokio::select! {
             // A peer that stays ends well when asked to; one that had work to finish did not finish it.
             () = self.shutdown.token().cancelled() => {
@@ -92,10 +110,18 @@ impl Context {
                 }
             }
             failure = self.until_logged_out(&executor), if !is_attended => Err(failure),
-            done = work => done,
+            done = &mut work => done,
         };
-        executor.leave().await;
+        super::service::stopping();
+        let unfinished = executor.peer().transfers().len();
+        // The prompt goes, and with it what stands above it.
+        drop(work);
         self.screen.prompt(None);
+        let goes_on = manner.unfinished == Restart::Restores && executor.is_remembered();
+        if unfinished > 0 {
+            self.screen.note(&kept(unfinished, goes_on));
+        }
+        executor.leave().await;
         done
     }
 

@@ -21,17 +21,21 @@ pub mod oneshot;
 pub mod options;
 pub mod passphrase;
 pub mod prompt;
+mod qr;
 pub mod questions;
 pub mod relogin;
 pub mod render;
 pub mod screen;
 pub mod seen;
+mod service;
 pub mod setup;
+pub mod shipping;
 pub mod status;
 pub mod steer;
 pub mod table;
 pub mod telling;
 pub mod topics;
+pub mod usage;
 pub mod user;
 
 use std::net::IpAddr;
@@ -47,6 +51,7 @@ use self::ask::{Dialog, Purpose};
 use self::command::Command;
 use self::dialog::Person;
 use self::exit::{Class, Failure};
+use self::qr::Squares;
 use self::questions::{Asked, Questions};
 use self::screen::Screen;
 use self::setup::{DEFAULT_PORT, Home, Setup};
@@ -104,9 +109,15 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
             shown = status::run(context.global(), &context.screen) => shown,
         },
         Some(Action::Passphrase(args)) => context.passphrase(&args),
+        Some(Action::Completions(args)) => shipping::completions(args, &context.screen),
+        Some(Action::Man(args)) => shipping::man(&args),
         Some(Action::User(action)) => context.user(action).await,
         Some(Action::Demo(args)) => {
-            demo::run(args.file, &context.screen, context.shutdown.token()).await
+            let done = demo::run(args.file, &context.screen, context.shutdown.token()).await;
+            done.map_err(|failure| match failure.class {
+                Class::Interrupted => context.interrupted(),
+                _ => failure,
+            })
         }
         Some(Action::Topic { topic }) => context.screen.print(topics::text(&topic)?),
     }
@@ -179,7 +190,6 @@ impl Context {
             file: self.global().passphrase_file.clone(),
             network: self.setup.network()?,
             is_new_tracker: setup::is_new_tracker(self.global()),
-            port: self.setup.config.tracker.port.unwrap_or(DEFAULT_PORT),
             host: self.setup.config.tracker.address.clone(),
             name: self.setup.config.peer.name.clone(),
             screen: self.screen.clone(),
@@ -214,6 +224,8 @@ impl Context {
     }
 
     async fn run_tracker(&self, args: &TrackerArgs, group: Group) -> Result<(), Failure> {
+        // It reads the users again then.
+        self.shutdown.outlive_hangups();
         let (dir, lock) = Home::of_tracker(self.global())?;
         let settings = self.setup.tracker(args, dir.clone())?;
         let network = group.network().clone();
@@ -237,6 +249,9 @@ impl Context {
             with_port(host, port)
         ))?;
         self.screen.text(&format!("Others join with:  {join}"))?;
+        if args.qr {
+            self.show_code(&join)?;
+        }
         self.screen.text(&format!("Its key: {key}"))?;
         if let Some(address) = tracker.metrics_address() {
             self.screen
@@ -253,23 +268,38 @@ impl Context {
             uid = rustix::process::geteuid().as_raw(), version = env!("CARGO_PKG_VERSION"),
             "the tracker starts"
         );
-        let host = status::TrackerHost::new(&tracker, network.as_str());
+        let answering = status::TrackerHost::new(&tracker, network.as_str());
         let asked = match Listener::bind(&dir, &lock) {
             Ok(listener) => {
                 let shutdown = self.shutdown.token().clone();
-                Some(tokio::spawn(listener.run(Arc::new(host), shutdown)))
+                Some(tokio::spawn(listener.run(Arc::new(answering), shutdown)))
             }
             Err(error) => {
                 warn!(%error, dir = %dir.display(), "p2pfs status will not find this tracker");
                 None
             }
         };
+        service::ready(&format!("listening on {}", with_port(host, port)));
         tracker.run(self.shutdown.token().clone()).await;
+        service::stopping();
         // Only who holds the lock removes the socket.
         if let Some(asked) = asked {
             let _ = asked.await;
         }
         drop(lock);
+        Ok(())
+    }
+
+    /// The line for others, for a camera. It holds no secret: the passphrase is told by other ways.
+    fn show_code(&self, join: &str) -> Result<(), Failure> {
+        match (Squares::of(join), self.screen.width()) {
+            (None, _) => self.screen.note("! this line is too long for a QR code"),
+            (Some(code), Some(width)) if width < code.columns() => self.screen.note(&format!(
+                "! the QR code needs {} columns, and the terminal has {width}",
+                code.columns()
+            )),
+            (Some(code), _) => self.screen.text(&code.lines(qr::has_colours()))?,
+        }
         Ok(())
     }
 
@@ -281,15 +311,7 @@ impl Context {
         }
         let file = self.global().passphrase_file.as_deref();
         let rating = passphrase::rate(&ask::passphrase_to_rate(file, self.dialog(), &self.screen)?);
-        let verdict = if rating.is_enough() {
-            "good enough"
-        } else {
-            "can be guessed"
-        };
-        self.screen.text(&format!(
-            "{verdict}: score {} of 4, about 10^{} guesses",
-            rating.score, rating.guesses_log10
-        ))?;
+        self.screen.text(&rating.to_string())?;
         self.screen.object(&json!({
             "v": 1, "type": "rating", "score": rating.score, "guesses_log10": rating.guesses_log10,
             "ok": rating.is_enough(),

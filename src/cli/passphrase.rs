@@ -1,5 +1,7 @@
 //! Passphrases that are made, rated, and checked for slips.
 
+use std::fmt;
+
 use bip39::Language;
 use rand::seq::IndexedRandom as _;
 use zeroize::Zeroizing;
@@ -46,6 +48,21 @@ impl Rating {
     #[must_use]
     pub const fn is_enough(self) -> bool {
         self.score >= MIN_SCORE
+    }
+}
+
+impl fmt::Display for Rating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_enough() {
+            "good enough"
+        } else {
+            "can be guessed"
+        };
+        write!(
+            f,
+            "{verdict}: score {} of 4, about 10^{} guesses",
+            self.score, self.guesses_log10
+        )
     }
 }
 

@@ -204,14 +204,6 @@ fn edit(executor: &Executor, screen: &Screen) -> Option<(Typing, Editing)> {
             }
         }));
     }
-    if let Ok(mut hangup) = signal(SignalKind::hangup()) {
-        editing.tasks.push(spawn(async move {
-            if hangup.recv().await.is_some() {
-                // The terminal goes; what is told by it is as good as asked for.
-                let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::TERM);
-            }
-        }));
-    }
     Some((typing, editing))
 }
 

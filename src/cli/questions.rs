@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::args::{JoinArgs, TrackerArgs};
+use clap::Parser as _;
+
+use super::args::{Action, Cli, JoinArgs, TrackerArgs};
 use super::ask::{self, Purpose};
 use super::dialog::{self, Asker, Role};
 use super::exit::Failure;
 use super::screen::Screen;
 use super::{executor, setup};
 use crate::crypto::kdf::{Group, NetworkName};
+use crate::wire::id::Fingerprint;
 
 pub(super) enum Asked {
     Tracker(TrackerArgs),
@@ -22,21 +25,25 @@ pub(super) struct Questions {
     pub(super) file: Option<PathBuf>,
     pub(super) network: NetworkName,
     pub(super) is_new_tracker: bool,
-    pub(super) port: u16,
     pub(super) host: Option<String>,
     pub(super) name: Option<String>,
     pub(super) screen: Screen,
 }
 
 impl Questions {
-    /// As P2P File Transfer asked: passphrase, role, then where.
+    /// As P2P File Transfer asked: passphrase, role, then where. What has a usual answer that is right for
+    /// nearly everybody, such as the tracker's port, is not asked.
     pub(super) fn ask(self, person: &mut dyn Asker) -> Result<(Group, Asked), Failure> {
         let given = ask::given_passphrase(self.file.as_deref(), Purpose::Join, &self.screen)?;
         let typed = match given {
             Some(_) => None,
-            None => Some(dialog::hidden(person, "Passphrase")?),
+            None => {
+                person.tell("A group is whoever knows its passphrase. For a new group Enter alone makes one.");
+                Some(dialog::hidden(person, "Passphrase")?)
+            }
         };
-        let (passphrase, asked) = match dialog::role(person)? {
+        person.tell("One tracker tells who is here and who has what; everybody else is a peer.");
+        let (passphrase, network, asked) = match dialog::role(person)? {
             Role::Tracker => {
                 let purpose = Purpose::Tracker {
                     allow_weak: false,
@@ -49,58 +56,118 @@ impl Questions {
                     None => dialog::known_passphrase(person, typed)?,
                 };
                 ask::judge(&passphrase, purpose)?;
-                (passphrase, self.tracker(args, person)?)
+                person.tell("(p2pfs tracker --qr shows the line for others as a QR code, too.)");
+                (passphrase, self.network, Asked::Tracker(args))
             }
             Role::Peer => {
                 let passphrase = match given {
                     Some(given) => given,
                     None => dialog::known_passphrase(person, typed)?,
                 };
-                (passphrase, self.peer(person)?)
+                let (join, network) = self.peer(person)?;
+                let network = network.unwrap_or(self.network);
+                (passphrase, network, Asked::Peer(join))
             }
         };
-        Ok((Group::derive(&passphrase, self.network), asked))
+        Ok((Group::derive(&passphrase, network), asked))
     }
 
-    fn tracker(&self, args: TrackerArgs, person: &mut dyn Asker) -> Result<Asked, Failure> {
-        let port = args.port.unwrap_or(self.port).to_string();
-        let port = dialog::question(person, "Port", Some(&port), parse_port)?;
-        Ok(Asked::Tracker(TrackerArgs {
-            port: Some(port),
-            ..args
-        }))
-    }
-
-    fn peer(&self, person: &mut dyn Asker) -> Result<Asked, Failure> {
+    fn peer(&self, person: &mut dyn Asker) -> Result<(JoinArgs, Option<NetworkName>), Failure> {
         let usual = |given: &Option<String>, text: &Option<String>| {
             let text = given.as_ref().or(text.as_ref());
             text.cloned().filter(|text| !text.is_empty())
         };
+        person
+            .tell("Where it runs: HOST, HOST:PORT, or the whole line that it printed for others.");
         let host = usual(&self.join.tracker, &self.host).unwrap_or_else(|| "localhost".to_owned());
-        let (host, port) = dialog::question(person, "Tracker host", Some(&host), |answer| {
-            setup::parse_tracker(answer).map_err(|failure| failure.line())
-        })?;
-        let port = dialog::question(person, "Port", Some(&port.to_string()), parse_port)?;
+        let place = dialog::question(person, "Tracker host", Some(&host), parse_place)?;
         let name = usual(&self.join.name, &self.name)
             .unwrap_or_else(|| setup::login_name().as_str().to_owned());
         let name = dialog::question(person, "Your name", Some(&name), |answer| {
             executor::parse_user(answer).map_err(|failure| failure.line())
         })?;
-        let host = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
-        Ok(Asked::Peer(JoinArgs {
-            tracker: Some(host),
+        let join = JoinArgs {
+            tracker: Some(place.tracker),
+            tracker_key: place.key.or(self.join.tracker_key),
             name: Some(name.as_str().to_owned()),
             ..self.join.clone()
-        }))
+        };
+        Ok((join, place.network))
     }
 }
 
-fn parse_port(answer: &str) -> Result<u16, String> {
-    answer
-        .parse()
-        .map_err(|_| "want a port: a number from 0 to 65535".to_owned())
+/// Where a tracker is, and what else its line for others says.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    tracker: String,
+    key: Option<Fingerprint>,
+    network: Option<NetworkName>,
+}
+
+/// An address, or the line of a tracker with whatever was copied in front of it.
+fn parse_place(answer: &str) -> Result<Place, String> {
+    const LINE: &str = "p2pfs peer ";
+    let mut place = Place {
+        tracker: answer.trim().to_owned(),
+        key: None,
+        network: None,
+    };
+    if let Some(at) = answer.find(LINE) {
+        let Some((tracker, key, network)) = read_line(&answer[at..]) else {
+            return Err("that is not the line of a tracker; HOST alone will do".to_owned());
+        };
+        let network = network.map(|name| name.parse()).transpose();
+        place = Place {
+            tracker,
+            key,
+            network: network.map_err(|error| format!("--network {error}"))?,
+        };
+    }
+    setup::parse_tracker(&place.tracker).map_err(|failure| failure.line())?;
+    Ok(place)
+}
+
+fn read_line(line: &str) -> Option<(String, Option<Fingerprint>, Option<String>)> {
+    let words = shell_words::split(line).ok()?;
+    let cli = Cli::try_parse_from(words).ok()?;
+    match cli.action {
+        Some(Action::Peer(args)) => Some((
+            args.join.tracker?,
+            args.join.tracker_key,
+            cli.global.network,
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_and_so_is_the_line_of_a_tracker() {
+        let place = |answer: &str| parse_place(answer).unwrap();
+        assert_eq!(place("hub:1").tracker, "hub:1");
+        assert_eq!(place(" ::1 ").key, None);
+        let line = "p2pfs peer --tracker 192.0.2.2 --tracker-key skeu-3vci-4jc6-d3hp";
+        for answer in [line.to_owned(), format!("Others join with:  {line}\n")] {
+            let found = place(&answer);
+            assert_eq!(found.tracker, "192.0.2.2");
+            assert_eq!(found.key, "skeu-3vci-4jc6-d3hp".parse().ok());
+            assert!(found.key.is_some() && found.network.is_none());
+        }
+        let found = place(&format!("{line} --network hikers"));
+        assert_eq!(found.network, "hikers".parse().ok());
+        for wrong in [
+            "",
+            "a b",
+            "auto",
+            "p2pfs peer --name x",
+            "p2pfs peer --tracker h --tracker-key zz",
+            "p2pfs peer --tracker 'a b'",
+            "p2pfs tracker",
+        ] {
+            assert!(parse_place(wrong).is_err(), "{wrong}");
+        }
+    }
 }

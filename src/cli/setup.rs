@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{AppStrategy as _, AppStrategyArgs, choose_app_strategy};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing::warn;
 
 use super::args::{Global, JoinArgs, TrackerArgs};
@@ -43,9 +44,17 @@ pub struct Setup {
     pub config: Config,
 }
 
-/// What this program creates is for its owner alone, until it is a finished download.
+/// What this program creates is for its owner alone, until it is a finished download; what it has in memory is
+/// nobody's: no core dump, and no other program of the same account looks into it.
 pub fn keep_private() {
     disk::keep_private();
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Either may be forbidden where it runs; the other one is left then.
+    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 impl Setup {
@@ -284,6 +293,13 @@ pub fn parse_tracker(text: &str) -> Result<(String, u16), Failure> {
         ))
     };
     let text = text.trim();
+    if matches!(text, "auto" | "none") {
+        // A host of that name is written with its port.
+        return Err(Failure::usage(format!(
+            "the tracker cannot be \"{text}\": it is not looked for on the local network, and nothing works without one"
+        ))
+        .hint("give the HOST where p2pfs tracker runs"));
+    }
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return Ok((text.to_owned(), DEFAULT_PORT));
     }
@@ -508,6 +524,8 @@ mod tests {
             "hub:x",
             "[::1",
             "a b",
+            "auto",
+            "none",
             "http://hub",
         ] {
             assert!(parse_tracker(text).is_err(), "{text}");

@@ -22,7 +22,7 @@ const EXIT_CODES: &str = "  0  done (an empty list is done)
   9  some of several items failed
  10  another p2pfs holds the state directory
 101  a bug
-130  interrupted by Ctrl-C before the work was done; 143 by SIGTERM
+130  interrupted by Ctrl-C before the work was done; 143 by SIGTERM or SIGHUP
 Codes that are not listed are failures.";
 
 const ENVIRONMENT: &str = "\
@@ -41,6 +41,7 @@ P2PFS_METRICS          where the tracker's numbers can be read
 P2PFS_NO_INPUT         never ask
 P2PFS_LOG              what the log tells: warn, info, p2pfs=debug
 NO_COLOR               no colours
+CREDENTIALS_DIRECTORY  where systemd puts a file passphrase; NOTIFY_SOCKET: where it is told of start and end
 A variable that is empty counts as unset.
 A flag wins over the environment, that over the files: --config, the user's, /etc/p2pfs/config.toml.";
 

@@ -4,6 +4,7 @@
 
 mod commands;
 mod disk;
+mod ending;
 mod faults;
 mod folders;
 mod hashing;
@@ -12,6 +13,8 @@ mod namespaces;
 mod oneshot;
 mod ops;
 mod resume;
+mod screens;
+mod secrets;
 mod seeds;
 mod sharing;
 mod silence;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::terminal::Terminal;
 use crate::support::{Group, PASSPHRASE, text};
 
 /// One line on stderr that begins with `p2pfs: `, and this exit code.
@@ -16,6 +17,7 @@ fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with("p2pfs: "), "{said}");
+    assert!(!said.contains('\x1b'), "{said:?}");
     for word in words {
         assert!(said.contains(word), "\"{word}\" is missing in: {said}");
     }
@@ -109,6 +111,47 @@ fn row_4_slips_in_arguments_are_named() {
         ),
         (&["peer", "--tracker", "h", "--name", "a/b"], &["a/b"]),
         (&["help", "exit-kodes"], &["exit-kodes"]),
+        (&["peer", "--tracker", "auto"], &["auto", "not looked for"]),
+        (&["peer", "--tracker", "none"], &["none"]),
+        (&["peer", "--tracker", ""], &["--tracker"]),
+        (&["peer", "--tracker", "h:70000"], &["h:70000"]),
+        (&["peer", "-t", "h", "--tracker", "h"], &["--tracker"]),
+        (&["peer", "-t", "h", "--port", "9-3"], &["9-3"]),
+        (&["peer", "-t", "h", "--port", "65536"], &["65536"]),
+        (&["peer", "-t", "h", "--bind", "x"], &["x"]),
+        (&["peer", "-t", "h", "--login", "a/b"], &["a/b"]),
+        (&["peer", "-t", "h", "--up-limit", "fast"], &["fast"]),
+        (&["peer", "-t", "h", "--down-limit", "1"], &["16"]),
+        (
+            &["peer", "-t", "h", "--password-file", "absent"],
+            &["absent"],
+        ),
+        (&["peer", "-t", "h", "--network", "A b"], &["A b"]),
+        (&["peer", "-t", "h", "--config", "absent"], &["absent"]),
+        (
+            &["peer", "-t", "h", "--passphrase-file", "absent"],
+            &["absent"],
+        ),
+        (&["tracker", "--workers", "-1"], &["-1"]),
+        (&["tracker", "--workers", "many"], &["many"]),
+        (&["tracker", "--max-peers", "all"], &["all"]),
+        (&["tracker", "--heartbeat", "0s"], &["--heartbeat"]),
+        (&["tracker", "--timeout", "1h"], &["--timeout"]),
+        (&["tracker", "--metrics", "x"], &["x"]),
+        (&["tracker", "--bind", "::1::"], &["::1::"]),
+        (&["tracker", "--credentials"], &["--credentials"]),
+        (&["search", "x", "--limit", "-3"], &["-3"]),
+        (&["passphrase", "--words", "3"], &["3"]),
+        (&["passphrase", "--words", "25"], &["25"]),
+        (&["passphrase", "chekc"], &["check"]),
+        (&["completions", "tcsh"], &["tcsh"]),
+        (&["user", "add", "a/b"], &["a/b"]),
+        (&["user", "ad", "ana"], &["add"]),
+        (&["get"], &["NAME"]),
+        (&["share"], &["PATH"]),
+        (&["man"], &["DIR"]),
+        (&["tracker", "\u{1b}[31m\nx"], &["unexpected"]),
+        (&["--color", "always"], &["--color"]),
     ] {
         let output = group
             .command("s")
@@ -165,8 +208,43 @@ fn a_variable_that_is_set_to_nothing_counts_as_unset() {
 fn row_5_bytes_that_are_no_text_and_no_home() {
     let group = Group::new();
     let odd = OsStr::from_bytes(b"\xff\xfe");
-    let output = group.command("s").arg("search").arg(odd).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let commands = [
+        "tracker",
+        "peer",
+        "share",
+        "get",
+        "search",
+        "list",
+        "files",
+        "peers",
+        "info",
+        "status",
+        "passphrase",
+        "user",
+        "demo",
+        "completions",
+        "man",
+        "help",
+        "--config",
+        "--passphrase-file",
+        "-c",
+    ];
+    for command in commands {
+        let mut odd_one = group.command("s");
+        let output = odd_one
+            .args([command.as_ref(), odd])
+            .env("P2PFS_TRACKER", "127.0.0.1:1")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        let code = output.status.code();
+        assert!(
+            matches!(code, Some(2 | 4 | 8)),
+            "{command}: {code:?} {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{command}: {said}");
+    }
     let mut command = group.command("s");
     command
         .env_remove("HOME")
@@ -203,6 +281,12 @@ fn row_6_a_broken_configuration_is_named_with_its_line() {
         2,
         &["not a configuration file"],
     );
+    // Sparse: it costs nothing to have, and must cost nothing to look at.
+    let huge = fs::File::create(group.path("huge.toml")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    let args = ["tracker", "--config", "huge.toml"];
+    let output = group.command("s").args(args).output().unwrap();
+    assert_one_line(&output, 2, &["huge.toml", "not a configuration file"]);
 }
 
 #[test]
@@ -374,6 +458,31 @@ fn the_join_line_works_when_it_is_pasted() {
     let words: Vec<_> = line.split("p2pfs ").nth(1).unwrap().split(' ').collect();
     let mut peer = group.start("pasted", &[&words[..], &["--port", "0"]].concat());
     peer.wait_for("Joined ");
+}
+
+#[test]
+fn the_join_line_can_be_a_qr_code_where_there_is_room() {
+    let group = Group::new();
+    let args = ["tracker", "--bind", "127.0.0.1", "--port", "0", "--qr"];
+    let mut tracker = group.start("wide", &args);
+    tracker.wait_for("Its key");
+    let output = tracker.output();
+    let drawn = output.lines().filter(|line| line.contains('█')).count();
+    assert!(drawn > 15 && !output.contains('\u{1b}'), "{output}");
+    let more = [("P2PFS_PASSPHRASE", PASSPHRASE)];
+    // On a terminal it has colours of its own: black on white, whatever the terminal's are.
+    let mut terminal = Terminal::start_in(&group, "coloured", &args, &more);
+    terminal.wait_for("\u{1b}[38;5;16;48;5;231m");
+    terminal.wait_for("Its key");
+    let waiting = ["sh", "-c", r#"read go; exec "$@""#, "sh"];
+    let mut narrow = group.command_under("narrow", &waiting);
+    narrow.args(args).env("P2PFS_PASSPHRASE", PASSPHRASE);
+    let mut narrow = Terminal::run(narrow);
+    narrow.set_width(30);
+    narrow.type_line("");
+    narrow.wait_for("columns, and the terminal ");
+    narrow.wait_for("Its key");
+    assert!(!narrow.shown().contains('█'));
 }
 
 #[test]
