@@ -17,6 +17,7 @@ mod screens;
 mod secrets;
 mod seeds;
 mod sharing;
+mod shipping;
 mod silence;
 mod start;
 mod support;
