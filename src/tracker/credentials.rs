@@ -25,9 +25,12 @@ pub enum CredentialsError {
     /// Not there.
     #[error("there is no {}; make it: p2pfs user add NAME --credentials {}", .0.display(), .0.display())]
     Missing(PathBuf),
-    /// It says nothing that could be used.
+    /// It names nobody: blank, or comments alone.
     #[error("{} has no user; add one: p2pfs user add NAME --credentials {}", .0.display(), .0.display())]
     Empty(PathBuf),
+    /// None of its lines is right.
+    #[error("{} has no user whose line is right; mend it, or add one: p2pfs user add NAME --credentials {}", .0.display(), .0.display())]
+    Broken(PathBuf),
 }
 
 /// A line that was skipped.
@@ -160,10 +163,13 @@ impl Roll for Credentials {
 pub fn read(path: &Path) -> Result<(Users, Vec<Skipped>), CredentialsError> {
     let bytes = read_private(path)?.ok_or_else(|| CredentialsError::Missing(path.to_owned()))?;
     let (users, skipped) = Users::parse(&bytes, &mut OsRandom::new());
+    if users.is_empty() && skipped.is_empty() {
+        return Err(CredentialsError::Empty(path.to_owned()));
+    }
     if users.is_empty() {
         // Why there is none says more than that there is none.
         report(path, &skipped);
-        return Err(CredentialsError::Empty(path.to_owned()));
+        return Err(CredentialsError::Broken(path.to_owned()));
     }
     Ok((users, skipped))
 }
@@ -406,12 +412,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
         assert!(matches!(read(&path), Err(CredentialsError::Missing(_))));
-        for text in ["", "# nobody\n", "bad\n"] {
+        for (text, is_broken) in [("", false), ("# nobody\n\n", false), ("bad\n", true)] {
             write_private(&path, text.as_bytes()).unwrap();
-            assert!(
-                matches!(read(&path), Err(CredentialsError::Empty(_))),
-                "{text:?}"
-            );
+            let is_right = match read(&path) {
+                Err(CredentialsError::Empty(_)) => !is_broken,
+                Err(CredentialsError::Broken(_)) => is_broken,
+                _ => false,
+            };
+            assert!(is_right, "{text:?}");
         }
         edit(&path, &"ana".parse().unwrap(), Edit::Add(&hash())).unwrap();
         assert_eq!(read(&path).unwrap().0.len(), 1);

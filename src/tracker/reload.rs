@@ -1,7 +1,8 @@
 //! Reads the file of users again when it changed, or when SIGHUP says so.
 //!
-//! A version that cannot be used leaves the one before in force, with one line; nobody is put out because a
-//! file was half written.
+//! A version that cannot be used leaves the one before in force, with one line. One that names nobody puts
+//! everybody out: that is what taking out the last user means. It has to be the same at two looks, or SIGHUP
+//! has to say so, for a file that is just being written is empty for a moment, too.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::credentials::{Users, read, report};
+use super::credentials::{CredentialsError, Users, read, report};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 pub struct Watched {
     path: PathBuf,
     seen: Option<Stamp>,
+    /// It named nobody when it was seen last.
+    may_be_empty: bool,
     /// Heard from the first on: who says SIGHUP right after the start must not end the tracker.
     hangups: Option<Signal>,
 }
@@ -55,6 +58,7 @@ impl Watched {
         Self {
             path,
             seen,
+            may_be_empty: false,
             hangups,
         }
     }
@@ -62,11 +66,24 @@ impl Watched {
     /// Reads the file when it changed, or in any case when `is_asked`; `None` when the users stay.
     fn look(&mut self, is_asked: bool) -> Option<Users> {
         let now = stamp(&self.path);
-        if now == self.seen && !is_asked {
+        let is_same = now == self.seen;
+        if is_same && !is_asked && !self.may_be_empty {
             return None;
         }
+        let was_empty = std::mem::take(&mut self.may_be_empty);
         self.seen = now;
         match read(&self.path) {
+            Err(CredentialsError::Empty(path)) if is_asked || (is_same && was_empty) => {
+                warn!(
+                    "{} names nobody: nobody can log in any more",
+                    path.display()
+                );
+                Some(Users::default())
+            }
+            Err(CredentialsError::Empty(_)) => {
+                self.may_be_empty = true;
+                None
+            }
             Ok((users, skipped)) => {
                 report(&self.path, &skipped);
                 info!(users = users.len(), "credentials read again");
@@ -129,13 +146,34 @@ mod tests {
         write_private(&path, format!("ana:{HASH}\nbob:{HASH}\n").as_bytes()).unwrap();
         assert_eq!(watched.look(false).unwrap().len(), 2);
         assert!(watched.look(false).is_none());
-        for text in ["", "garbage\n"] {
-            write_private(&path, text.as_bytes()).unwrap();
-            assert!(watched.look(false).is_none(), "{text:?}");
-        }
+        write_private(&path, b"garbage\n").unwrap();
+        assert!(watched.look(false).is_none() && watched.look(true).is_none());
         std::fs::remove_file(&path).unwrap();
         assert!(watched.look(false).is_none(), "it is gone");
         write_private(&path, format!("bob:{HASH}\n").as_bytes()).unwrap();
         assert_eq!(watched.look(false).unwrap().len(), 1, "and back");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_names_nobody_counts_when_it_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let full = format!("ana:{HASH}\n");
+        write_private(&path, full.as_bytes()).unwrap();
+        let mut watched = Watched::new(path.clone());
+        write_private(&path, b"# users\n").unwrap();
+        assert!(watched.look(false).is_none(), "it may be half written");
+        write_private(&path, full.as_bytes()).unwrap();
+        assert_eq!(watched.look(false).unwrap().len(), 1, "and it was");
+        write_private(&path, b"").unwrap();
+        assert!(watched.look(false).is_none());
+        write_private(&path, b"# ours\n").unwrap();
+        assert!(watched.look(false).is_none(), "another one");
+        assert!(watched.look(false).unwrap().is_empty(), "the same twice");
+        assert!(watched.look(false).is_none(), "told once");
+        write_private(&path, full.as_bytes()).unwrap();
+        assert_eq!(watched.look(false).unwrap().len(), 1);
+        write_private(&path, b"").unwrap();
+        assert!(watched.look(true).unwrap().is_empty(), "SIGHUP says so");
     }
 }

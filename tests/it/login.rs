@@ -364,9 +364,8 @@ fn row_20_a_file_of_users_that_is_not_right_is_a_line() {
     }
     let _ana = member(&group, "ana", "x", &address, &[]);
     // Broken versions, one after the other: the old users stay, and each is one line.
-    let versions: [(&str, u32, &str); 3] = [
-        ("", 0o600, "has no user"),
-        ("garbage", 0o600, "has no user"),
+    let versions: [(&str, u32, &str); 2] = [
+        ("garbage", 0o600, "has no user whose line is right"),
         (&good, 0o640, "can be read by others"),
     ];
     for (text, mode, told) in versions {
@@ -455,6 +454,30 @@ fn row_22_a_changed_password_and_a_removed_user_end_a_login() {
     assert_eq!(eva.exit_within(Duration::from_millis(10)), None);
     ana.type_line("quit");
     ana.process.wait().unwrap();
+
+    // The last user: nobody is left who could log in, until there is one again.
+    with(&["remove", "ana"], None);
+    with(&["remove", "eva"], None);
+    assert_eq!(eva.exit_within(OUT), Some(3), "{}", eva.output());
+    let password = group.path("eva.password");
+    let login = [
+        "search",
+        "--login",
+        "eva",
+        "--password-file",
+        password.to_str().unwrap(),
+        "x",
+    ];
+    let nobody = group.once(&address, &login);
+    assert_eq!(nobody.status.code(), Some(3), "{nobody:?}");
+    assert_eq!(text(&nobody.stderr), "p2pfs: wrong user or password\n");
+    let read = || tracker.output().matches("credentials read again").count();
+    let before = read();
+    with(&["add", "eva"], Some("e-old"));
+    wait_until("eva is a user again", || read() > before);
+    let again = group.once(&address, &login);
+    assert!(!text(&again.stderr).contains("wrong"), "{again:?}");
+    assert_ne!(again.status.code(), Some(3), "{again:?}");
 }
 
 #[test]
