@@ -63,7 +63,7 @@ impl Bench {
             ip: Ipv4Addr::from_bits(0x0a00_0000 + number).into(),
             listening_port: Some(8001),
         };
-        let session = self.engine.admit(admission, &mut OsRandom::new());
+        let session = self.engine.admit(admission, &mut OsRandom::new()).unwrap();
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)), 7000);
         self.peers
             .push((Sealer::new(session, Secret::new(key)), address));

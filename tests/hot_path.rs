@@ -91,7 +91,7 @@ impl World {
             ip: from.ip(),
             listening_port: Some(8001),
         };
-        let session = self.engine.admit(admission, &mut OsRandom::new());
+        let session = self.engine.admit(admission, &mut OsRandom::new()).unwrap();
         let mut peer = Peer {
             sealer: Sealer::new(session, key()),
             opener: Opener::new(key()),

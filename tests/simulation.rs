@@ -261,7 +261,7 @@ impl World {
             ip: address(peer).ip(),
             listening_port: Some(8001),
         };
-        let session = tracker.engine.admit(admission, &mut tracker.random);
+        let session = tracker.engine.admit(admission, &mut tracker.random)?;
         let keys = DatagramKeys {
             send: up,
             receive: down,

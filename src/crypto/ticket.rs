@@ -9,16 +9,19 @@
 //! with the session's resumption secret, the psk of Noise_NNpsk0, does it open a new session; a fresh
 //! Diffie-Hellman keeps that one's traffic safe even when ticket keys leak later.
 
+mod holder;
+
 use std::fmt;
 use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ring::hmac;
-use snow::{Builder, HandshakeState};
+use snow::Builder;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+pub use self::holder::{Resumable, Resumed, Resuming};
 use super::envelope::DatagramKeys;
 use super::handshake::{End, SessionKeys};
 use super::kdf::{Group, TrackerSeed, hkdf};
@@ -87,6 +90,16 @@ pub trait Roll: Send + Sync {
 pub struct TicketOffice {
     secret: Secret<64>,
     roll: Option<Arc<dyn Roll>>,
+}
+
+/// A RESUME that was read as far as its ticket.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    /// The ticket that it carries.
+    pub ticket: TicketContent,
+    /// What the sender takes for the tracker's time, in ms.
+    pub claimed_ms: u64,
+    datagram: &'a [u8; RESUME_LEN],
 }
 
 /// A RESUME that is in order.
@@ -214,23 +227,45 @@ impl TicketOffice {
         }
     }
 
-    /// Answers a RESUME with `session` and a new ticket for the same user and key.
+    /// Reads a RESUME as far as its ticket, which whoever sends it need not own: [`TicketOffice::resume`]
+    /// finds that out.
     ///
     /// # Errors
-    /// When the ticket is not valid, the time is off, or the sender does not know the ticket's secret.
-    pub fn resume(
+    /// When the ticket is not valid, or the time is off.
+    pub fn read<'a>(
         &self,
-        datagram: &[u8; RESUME_LEN],
+        datagram: &'a [u8; RESUME_LEN],
         unix_ms: u64,
-        session: SessionId,
-        random: &mut dyn Random,
-    ) -> Result<Resumption, InvalidTicket> {
+    ) -> Result<Claim<'a>, InvalidTicket> {
         let claimed_ms = u64::from_be_bytes(*datagram[8..].first_chunk().expect("304 bytes"));
         if datagram[0] != TYPE_RESUME || claimed_ms.abs_diff(unix_ms) > MAX_SKEW_MS {
             return Err(InvalidTicket);
         }
         let ticket = Ticket(*datagram[16..].first_chunk().expect("304 bytes"));
         let ticket = self.open(&ticket, unix_ms)?;
+        Ok(Claim {
+            ticket,
+            claimed_ms,
+            datagram,
+        })
+    }
+
+    /// Answers a RESUME with `session` and a new ticket for the same user and key.
+    ///
+    /// # Errors
+    /// When the user is gone or has another password, or the sender does not know the ticket's secret.
+    pub fn resume(
+        &self,
+        claim: Claim<'_>,
+        unix_ms: u64,
+        session: SessionId,
+        random: &mut dyn Random,
+    ) -> Result<Resumption, InvalidTicket> {
+        let Claim {
+            ticket,
+            claimed_ms,
+            datagram,
+        } = claim;
         let renewed = TicketContent {
             id: random_bytes(random),
             ..self.renew(&ticket, unix_ms)?
@@ -353,101 +388,6 @@ pub(super) fn answer_with(
     answer(datagram, resume, &grant, random)
         .ok()
         .map(|(_, _, answer)| answer)
-}
-
-/// What a peer keeps, in memory only, to come back without a handshake.
-#[derive(Debug, Clone)]
-pub struct Resumable {
-    /// Opaque to us.
-    pub ticket: Ticket,
-    /// The secret that goes with it: that of the session in which the peer logged in.
-    pub resume: Secret<32>,
-}
-
-/// One try to resume, waiting for its answer: the peer's side.
-pub struct Resuming {
-    noise: Option<HandshakeState>,
-    id: [u8; 7],
-    resume: Secret<32>,
-}
-
-/// What RESUMED brought.
-#[derive(Debug)]
-pub struct Resumed {
-    /// The new session.
-    pub session: SessionId,
-    /// Its keys, peer's side.
-    pub keys: DatagramKeys,
-    /// For the next time.
-    pub resumable: Resumable,
-    /// The tracker's clock, Unix time in ms.
-    pub tracker_unix_ms: u64,
-}
-
-impl Resuming {
-    /// Makes a RESUME. `tracker_ms` is the tracker's time as far as we know it.
-    #[must_use]
-    pub fn start(
-        resumable: &Resumable,
-        tracker_ms: u64,
-        listening_port: Option<u16>,
-        random: &mut dyn Random,
-    ) -> (Self, [u8; RESUME_LEN]) {
-        let id = random_bytes(random);
-        let ephemeral = Zeroizing::new(random_bytes::<32>(random));
-        let mut datagram = [0; RESUME_LEN];
-        datagram[0] = TYPE_RESUME;
-        datagram[1..8].copy_from_slice(&id);
-        datagram[8..16].copy_from_slice(&tracker_ms.to_be_bytes());
-        datagram[16..RESUME_NOISE].copy_from_slice(&resumable.ticket.0);
-        let prologue = prologue(&datagram);
-        let mut noise = noise(&resumable.resume, &prologue, &ephemeral)
-            .build_initiator()
-            .expect("pattern, psk and prologue are complete");
-        let mut payload = [0; RESUME_PAYLOAD_LEN];
-        payload[..2].copy_from_slice(&listening_port.unwrap_or(0).to_be_bytes());
-        noise
-            .write_message(&payload, &mut datagram[RESUME_NOISE..])
-            .expect("the first message of NN with 32 bytes of payload is 80 bytes");
-        (
-            Self {
-                noise: Some(noise),
-                id,
-                resume: resumable.resume.clone(),
-            },
-            datagram,
-        )
-    }
-
-    /// Reads a RESUMED; `None` when it answers another try.
-    pub fn finish(&mut self, datagram: &[u8; RESUMED_LEN]) -> Option<Resumed> {
-        if datagram[0] != TYPE_RESUMED || datagram[1..8] != self.id {
-            return None;
-        }
-        // A forged answer must not spoil the try: snow takes a failed message back.
-        let noise = self.noise.as_mut()?;
-        let mut payload = [0; RESUMED_PAYLOAD_LEN];
-        noise
-            .read_message(&datagram[RESUMED_NOISE..], &mut payload)
-            .ok()?;
-        let keys = SessionKeys::derive(noise, End::Initiator).datagram;
-        self.noise = None;
-        let Grant {
-            session,
-            tracker_unix_ms,
-            ticket,
-        } = Grant::decode(&payload).ok()?;
-        let resumable = Resumable {
-            ticket,
-            resume: self.resume.clone(),
-        };
-        Some(Resumed {
-            session,
-            keys,
-            resumable,
-            tracker_unix_ms,
-        })
-    }
 }
 
 fn noise<'a>(resume: &'a Secret<32>, prologue: &'a [u8], ephemeral: &'a [u8; 32]) -> Builder<'a> {

@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::traffic::{plaintext_of, read_request};
+use super::crowd::{Fading, Present};
+use super::limiter::Source;
 use super::resumes::{Pending, UsedTickets};
 use super::session::Rhythm;
 use super::sessions::{Cold, Hot, Session, Sessions, Slot, Stage};
@@ -50,6 +52,13 @@ const TICKS_PER_GENERATION: u32 = 600 * TICKS_PER_SECOND as u32;
 /// Requests of one session: 5000 a second, 10 000 at once.
 const BUDGET_PER_TICK: u16 = 5_000 / TICKS_PER_SECOND;
 const MAX_BUDGET: u16 = 10_000;
+
+/// RESUMEs of one source that may come to nothing: so many at once, and so many with each tick.
+const FAILED_RESUMES: (u32, u32) = (64, 2);
+/// Tickets of one peer that may be used: so many at once, and so many with each tick.
+const RESUMES_OF_ONE: (u32, u32) = (32, 1);
+/// Sessions of one source that have shaken hands and are not logged in.
+const GUESTS_PER_SOURCE: u32 = 2048;
 
 /// Room for one datagram that is sent: a worker has one and uses it for all of its answers.
 pub type Outgoing = [u8; MAX_DATAGRAM_LEN];
@@ -125,6 +134,8 @@ pub struct Tally {
     pub replayed: u64,
     /// Requests of a session that asks too often.
     pub over_budget: u64,
+    /// RESUMEs of a source from which too many came to nothing, or of a peer that resumes without end.
+    pub limited: u64,
     /// Requests that opened and were not understood.
     pub not_understood: u64,
     /// Sessions that began with a ticket.
@@ -144,6 +155,14 @@ pub struct Census {
     pub live: u64,
     /// Silent, but kept for a while.
     pub hidden: u64,
+}
+
+impl Census {
+    /// Of all kinds.
+    #[must_use]
+    pub const fn all(&self) -> u64 {
+        self.unused + self.pending + self.live + self.hidden
+    }
 }
 
 /// A datagram that may be ours, by its outside.
@@ -172,6 +191,11 @@ pub struct Endpoint {
     /// The one session of each peer that is in use.
     current: Mutex<HashMap<PeerId, SessionId>>,
     resumes: Mutex<(Pending, UsedTickets)>,
+    /// RESUMEs that came to nothing, by source; and tickets that were used, by peer.
+    failed_resumes: Fading,
+    used_by: Fading,
+    /// Sessions that are not logged in, by the source of their handshake.
+    guests: Present,
     office: TicketOffice,
     token_key: [u8; 16],
     tick: AtomicU32,
@@ -193,6 +217,9 @@ impl Endpoint {
             sessions: Sessions::new(),
             current: Mutex::default(),
             resumes: Mutex::default(),
+            failed_resumes: Fading::new(FAILED_RESUMES.0, FAILED_RESUMES.1, random),
+            used_by: Fading::new(RESUMES_OF_ONE.0, RESUMES_OF_ONE.1, random),
+            guests: Present::new(random),
             office,
             token_key: random_bytes(random),
             tick: AtomicU32::new(0),
@@ -238,10 +265,25 @@ impl Endpoint {
                 proved: None,
                 ticket: None,
                 resume: Some(resume.clone()),
+                guest: Some(self.guests.add(&Source::of(ip))),
             };
-            if self.insert(id, &keys, Stage::Unused, UNUSED_LIFE, cold) {
-                return id;
+            match self.insert(id, &keys, Stage::Unused, UNUSED_LIFE, cold) {
+                Ok(()) => return id,
+                Err(cold) => self.see_off(&cold),
             }
+        }
+    }
+
+    /// May somebody from there shake hands? Sessions that are not logged in take place, too.
+    #[must_use]
+    pub fn has_room_for(&self, ip: IpAddr) -> bool {
+        self.guests.count(&Source::of(ip)) < GUESTS_PER_SOURCE
+    }
+
+    /// A session is over, or logged in: it is no guest any more.
+    fn see_off(&self, cold: &Cold) {
+        if let Some(spot) = cold.guest {
+            self.guests.remove(spot);
         }
     }
 
@@ -273,6 +315,8 @@ impl Endpoint {
         self.sessions.with(session, |session| {
             (session.hot.published, session.hot.digest) = (count, digest);
             (session.hot.is_member, session.hot.is_void) = (true, false);
+            self.see_off(session.cold);
+            session.cold.guest = None;
         });
     }
 
@@ -297,6 +341,7 @@ impl Endpoint {
         let Some((stage, cold)) = self.sessions.remove(id) else {
             return;
         };
+        self.see_off(&cold);
         if stage == Stage::Pending {
             self.resumes().0.remove(cold.peer, id);
         }
@@ -339,7 +384,7 @@ impl Endpoint {
         stage: Stage,
         life: u16,
         cold: Cold,
-    ) -> bool {
+    ) -> Result<(), Cold> {
         let tick = self.tick.load(Ordering::Relaxed);
         let told = ticks(self.rhythm().silence);
         self.sessions
@@ -359,8 +404,10 @@ impl Endpoint {
             self.resumes().0.remove(caller.peer, id);
         }
         let older = self.current().insert(caller.peer, id);
-        if let Some(older) = older.filter(|older| *older != id) {
-            self.sessions.remove(older);
+        if let Some(older) = older.filter(|older| *older != id)
+            && let Some((_, cold)) = self.sessions.remove(older)
+        {
+            self.see_off(&cold);
         }
         if before != Stage::Unused {
             events.push(Event::Shown(caller));
@@ -408,3 +455,6 @@ fn unpack(packed: u64) -> Rhythm {
         silence: Duration::from_millis(packed & u64::from(u32::MAX)),
     }
 }
+
+#[cfg(test)]
+mod tests;

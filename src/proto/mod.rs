@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod attachment;
 pub mod backoff;
+mod crowd;
 pub mod endpoint;
 pub mod gate;
 pub mod limiter;

@@ -51,13 +51,16 @@ pub(super) struct UsedTickets {
 }
 
 impl UsedTickets {
+    /// Is it later than the last use?
+    pub(super) fn is_later(&self, ticket: [u8; 8], claimed_ms: u64) -> bool {
+        let last = self.younger.get(&ticket);
+        let last = last.or_else(|| self.older.get(&ticket));
+        last.is_none_or(|last| claimed_ms > *last)
+    }
+
     /// Remembers a use; `false` when it is not later than the last one.
     pub(super) fn note(&mut self, ticket: [u8; 8], claimed_ms: u64) -> bool {
-        let last = self
-            .younger
-            .get(&ticket)
-            .or_else(|| self.older.get(&ticket));
-        if last.is_some_and(|last| claimed_ms <= *last) {
+        if !self.is_later(ticket, claimed_ms) {
             return false;
         }
         if self.younger.len() >= MAX_USED_TICKETS {

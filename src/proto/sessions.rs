@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::crowd::Spot;
 use crate::crypto::envelope::{DatagramKeys, FlatOpener, FlatSealer};
 use crate::crypto::secret::Secret;
 use crate::crypto::ticket::TicketContent;
@@ -87,6 +88,8 @@ pub(super) struct Cold {
     pub(super) proved: Option<SocketAddr>,
     pub(super) ticket: Option<Arc<TicketContent>>,
     pub(super) resume: Option<Secret<32>>,
+    /// Where it is counted as long as it is not logged in.
+    pub(super) guest: Option<Spot>,
 }
 
 /// One session's records, while its shard is locked.
@@ -167,17 +170,17 @@ impl Sessions {
         self.shard(id).slots.contains_key(&id)
     }
 
-    /// Adds a session; `false` when its id is taken.
+    /// Adds a session, unless its id is taken.
     pub(super) fn insert(
         &self,
         id: SessionId,
         keys: &DatagramKeys,
         (stage, tick, limit, told, budget): (Stage, u32, u16, u16, u16),
         cold: Cold,
-    ) -> bool {
+    ) -> Result<(), Cold> {
         let mut shard = self.shard(id);
         if shard.slots.contains_key(&id) {
-            return false;
+            return Err(cold);
         }
         let slot = shard.place();
         shard.slots.insert(id, slot);
@@ -198,7 +201,7 @@ impl Sessions {
         };
         shard.cold[session] = Some(cold);
         self.census[stage as usize].fetch_add(1, Ordering::Relaxed);
-        true
+        Ok(())
     }
 
     /// Takes a session out and wipes its keys.
@@ -343,6 +346,7 @@ mod tests {
             proved: None,
             ticket: None,
             resume: None,
+            guest: None,
         }
     }
 
@@ -357,9 +361,15 @@ mod tests {
     fn sessions_are_found_after_others_came_and_went() {
         let sessions = Sessions::new();
         for number in 0..20_000 {
-            assert!(sessions.insert(id(number), &keys(1), (Stage::Live, 0, 10, 10, 0), cold()));
+            let session = (Stage::Live, 0, 10, 10, 0);
+            assert!(
+                sessions
+                    .insert(id(number), &keys(1), session, cold())
+                    .is_ok()
+            );
         }
-        assert!(!sessions.insert(id(7), &keys(1), (Stage::Live, 0, 10, 10, 0), cold()));
+        let session = (Stage::Live, 0, 10, 10, 0);
+        assert!(sessions.insert(id(7), &keys(1), session, cold()).is_err());
         for number in 0..10_000 {
             assert_eq!(sessions.remove(id(number)).unwrap().0, Stage::Live);
             assert!(sessions.remove(id(number)).is_none());
@@ -377,7 +387,11 @@ mod tests {
     fn a_place_is_not_mistaken_for_its_former_session() {
         let sessions = Sessions::new();
         let [old, new] = [[1, 0, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 0, 7]].map(SessionId::from_bytes);
-        sessions.insert(old, &keys(1), (Stage::Live, 0, 10, 10, 0), cold());
+        assert!(
+            sessions
+                .insert(old, &keys(1), (Stage::Live, 0, 10, 10, 0), cold())
+                .is_ok()
+        );
         let slot = sessions
             .find(&DataHeader {
                 session: old,
@@ -386,7 +400,11 @@ mod tests {
             .ok()
             .unwrap();
         sessions.remove(old);
-        sessions.insert(new, &keys(2), (Stage::Live, 0, 10, 10, 0), cold());
+        assert!(
+            sessions
+                .insert(new, &keys(2), (Stage::Live, 0, 10, 10, 0), cold())
+                .is_ok()
+        );
         assert!(sessions.at(old, slot, |_| ()).is_none());
         assert!(
             sessions.at(new, slot, |_| ()).is_some(),
@@ -399,7 +417,11 @@ mod tests {
         let sessions = Sessions::new();
         for number in 0..100 {
             let limit = if number < 50 { 10 } else { 20 };
-            sessions.insert(id(number), &keys(1), (Stage::Live, 5, limit, 10, 0), cold());
+            assert!(
+                sessions
+                    .insert(id(number), &keys(1), (Stage::Live, 5, limit, 10, 0), cold())
+                    .is_ok()
+            );
         }
         sessions.remove(id(0));
         let due = |tick| {

@@ -96,7 +96,9 @@ pub(super) async fn accept_all(
         };
         match accepted {
             Ok((stream, from)) => {
-                let Some(visitor) = door.enter(from.ip()) else {
+                let may_enter = engine.has_room_for(from.ip());
+                let visitor = may_enter.then(|| door.enter(from.ip())).flatten();
+                let Some(visitor) = visitor else {
                     lobby.turned_away(from.ip(), Turned::Limited);
                     continue;
                 };
@@ -137,7 +139,9 @@ async fn welcome(
         ip: from.ip(),
         listening_port: accepted.listening_port,
     };
-    let session = engine.admit(admission, &mut OsRandom::new());
+    let Some(session) = engine.admit(admission, &mut OsRandom::new()) else {
+        return;
+    };
     let rhythm = engine.endpoint().rhythm();
     let welcome = Welcome {
         session,

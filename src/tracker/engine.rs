@@ -4,7 +4,7 @@
 //! nobody is changing it. Everything else becomes a [`Job`], which a clerk carries out. Time, randomness
 //! and the way out are arguments, so a simulation drives the same machine as the sockets do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -29,6 +29,9 @@ use crate::wire::packet::RESUME_LEN;
 
 /// What a busy tracker says: come back after so many ms.
 const COME_LATER: Refusal = Refusal::TooFast { wait_ms: 1000 };
+
+/// Sessions beside two for each peer that there may be: one in use, one that begins.
+const SPARE_SESSIONS: u64 = 4096;
 
 /// One datagram of a batch: where it lies, whence it came, and what it may be.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +131,7 @@ pub struct Engine {
     endpoint: Endpoint,
     service: Service,
     logins: Option<Mutex<Logins>>,
+    max_sessions: u64,
 }
 
 impl Engine {
@@ -137,9 +141,11 @@ impl Engine {
         if logins.is_some() {
             service.leave_names_to_passwords();
         }
+        let max_peers = service.registry().max_peers() as u64;
         Self {
             endpoint,
             service,
+            max_sessions: max_peers.saturating_mul(2).saturating_add(SPARE_SESSIONS),
             logins: logins.map(Mutex::new),
         }
     }
@@ -161,9 +167,16 @@ impl Engine {
         &self.service
     }
 
-    /// Begins a session after a handshake.
-    pub fn admit(&self, admission: Admission, random: &mut dyn Random) -> SessionId {
-        self.endpoint.admit(admission, random)
+    /// May somebody from there shake hands, or are there too many sessions already?
+    #[must_use]
+    pub fn has_room_for(&self, ip: IpAddr) -> bool {
+        self.endpoint.census().all() < self.max_sessions && self.endpoint.has_room_for(ip)
+    }
+
+    /// Begins a session after a handshake; none when there are too many.
+    pub fn admit(&self, admission: Admission, random: &mut dyn Random) -> Option<SessionId> {
+        let has_room = self.has_room_for(admission.ip);
+        has_room.then(|| self.endpoint.admit(admission, random))
     }
 
     /// Hears a batch of datagrams, which lie in `bytes`. Two passes: all are looked up, and then each is
@@ -215,7 +228,9 @@ impl Engine {
                     }
                 }
                 Some(Found::Resume) => {
-                    if let Ok(datagram) = <[u8; RESUME_LEN]>::try_from(&*datagram) {
+                    if let Ok(datagram) = <[u8; RESUME_LEN]>::try_from(&*datagram)
+                        && self.endpoint.may_resume(spot.from, &mut scratch.tally)
+                    {
                         // When too many wait, this one is dropped, and the peer tries again.
                         let _ = outlet.hand_over(Job::Resume(spot.from, Box::new(datagram)));
                     }

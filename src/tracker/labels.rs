@@ -45,7 +45,8 @@ labels! {
     /// Why a datagram came to nothing.
     Dropped {
         Malformed = "malformed", UnknownSession = "unknown_session", Unopened = "unopened",
-        Replayed = "replayed", OverBudget = "over_budget", SendBufferFull = "send_buffer_full",
+        Replayed = "replayed", OverBudget = "over_budget", Limited = "limited",
+        ReceiveBufferFull = "receive_buffer_full", SendBufferFull = "send_buffer_full",
         SendFailed = "send_failed",
     }
 }

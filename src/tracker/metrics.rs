@@ -87,7 +87,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Metrics {
     started: Instant,
-    heartbeat: Duration,
+    heartbeat_ms: AtomicU64,
     loops: Mutex<Vec<Arc<Cells>>>,
     handshakes: [AtomicU64; Shaken::ALL.len()],
     password_checks: AtomicU64,
@@ -153,6 +153,12 @@ impl Counters {
         add(&self.cells.numbers.drops[why as usize], 1);
     }
 
+    /// So many datagrams were dropped before anybody could read them, since the start.
+    pub fn overflowed(&self, count: u64) {
+        let cell = &self.cells.numbers.drops[Dropped::ReceiveBufferFull as usize];
+        set(cell, count);
+    }
+
     /// A request came.
     pub fn request(&self, request: &Request) {
         add(&self.cells.numbers.requests[Asked::of(request) as usize], 1);
@@ -185,6 +191,7 @@ impl Counters {
             (Dropped::Unopened, tally.unopened),
             (Dropped::Replayed, tally.replayed),
             (Dropped::OverBudget, tally.over_budget),
+            (Dropped::Limited, tally.limited),
         ] {
             add(&numbers.drops[why as usize], count);
         }
@@ -279,7 +286,7 @@ impl Metrics {
     pub fn new(started: Instant, heartbeat: Duration) -> Self {
         Self {
             started,
-            heartbeat,
+            heartbeat_ms: AtomicU64::new(millis(heartbeat)),
             loops: Mutex::default(),
             handshakes: Default::default(),
             password_checks: AtomicU64::new(0),
@@ -354,10 +361,15 @@ impl Metrics {
         now.saturating_duration_since(self.started)
     }
 
-    /// Time between heartbeats.
+    /// Time between heartbeats, as peers are told it now.
     #[must_use]
-    pub const fn heartbeat(&self) -> Duration {
-        self.heartbeat
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms.load(Ordering::Relaxed))
+    }
+
+    /// From now on peers are told this.
+    pub fn set_heartbeat(&self, interval: Duration) {
+        set(&self.heartbeat_ms, millis(interval));
     }
 
     /// Do all loops turn?

@@ -14,6 +14,7 @@ pub mod labels;
 pub mod logins;
 pub mod metrics;
 pub mod notices;
+mod overflow;
 pub mod reach;
 pub mod registry;
 pub mod reload;
@@ -45,6 +46,7 @@ use self::hashing::{Outcome, Pool};
 use self::labels::Shaken;
 use self::logins::Logins;
 use self::metrics::{Counters, Metrics, SAMPLE_EVERY};
+use self::overflow::Overflow;
 use self::reach::{interfaces, loopback_like};
 use self::reload::Watched;
 use self::scrape::Scrape;
@@ -65,6 +67,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 pub const MAX_WORKERS: usize = 16;
 /// Time between two lines about how the tracker does.
 const SUMMARY_EVERY: Duration = Duration::from_secs(600);
+/// Sweeps between two looks at what the system dropped.
+const OVERFLOW_EVERY: u32 = 4;
 /// Outcomes of password checks that may wait for a clerk; more than are under way there never are.
 const OUTCOME_QUEUE: usize = 256;
 /// Tries to find one port number that is free for TCP and UDP, when any will do.
@@ -328,6 +332,7 @@ fn serve(
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
     let rounds = Arc::new(Rounds::new(sockets.len(), thread::current()));
+    let overflow = Overflow::of(&sockets);
     let voices = (0..clerks.count()).map(|_| sockets[0].try_clone());
     let voices: Vec<_> = voices.collect::<Result<_, _>>()?;
     thread::scope(|scope| {
@@ -351,7 +356,15 @@ fn serve(
                 }
             });
         }
-        sweep(engine, &rounds, &metrics.counters(), shutdown);
+        let counters = metrics.counters();
+        let mut sweeps = 0_u32;
+        sweep(engine, &rounds, shutdown, || {
+            take_stock(engine, metrics, &counters);
+            if sweeps.is_multiple_of(OVERFLOW_EVERY) {
+                counters.overflowed(overflow.count());
+            }
+            sweeps = sweeps.wrapping_add(1);
+        });
         clerks.close();
     });
     Ok(())
@@ -359,7 +372,12 @@ fn serve(
 
 /// A tick passes when all workers have read their sockets empty: before anybody counts as silent,
 /// everything that has come must be heard. However late this is, it is one tick.
-fn sweep(engine: &Engine, rounds: &Rounds, counters: &Counters, shutdown: &CancellationToken) {
+fn sweep(
+    engine: &Engine,
+    rounds: &Rounds,
+    shutdown: &CancellationToken,
+    mut and_then: impl FnMut(),
+) {
     let mut scratch = Scratch::default();
     let mut swept = rounds.complete();
     while !shutdown.is_cancelled() {
@@ -369,11 +387,17 @@ fn sweep(engine: &Engine, rounds: &Rounds, counters: &Counters, shutdown: &Cance
             swept = complete;
             engine.sweep((Instant::now(), unix_ms()), &mut scratch);
         }
-        let registry = engine.service().registry();
-        let (names, files) = (registry.name_count(), registry.file_count());
-        counters.population(registry.peer_count(), names, files);
-        counters.turned(Instant::now(), engine.endpoint().census());
+        and_then();
     }
+}
+
+/// What is here now, for the metrics.
+fn take_stock(engine: &Engine, metrics: &Metrics, counters: &Counters) {
+    let registry = engine.service().registry();
+    let (names, files) = (registry.name_count(), registry.file_count());
+    counters.population(registry.peer_count(), names, files);
+    counters.turned(Instant::now(), engine.endpoint().census());
+    metrics.set_heartbeat(engine.endpoint().rhythm().interval);
 }
 
 /// What is told from time to time, until `shutdown`.
@@ -461,3 +485,6 @@ fn explain(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,12 @@ impl Registry {
         self.reserves_names = false;
     }
 
+    /// How many may be here.
+    #[must_use]
+    pub const fn max_peers(&self) -> usize {
+        self.max_peers
+    }
+
     /// Lets a peer in after LOGIN. A new session begins with no files: the peer tells them again.
     ///
     /// # Errors

@@ -150,6 +150,27 @@ fn numbers_move_when_things_happen() {
 }
 
 #[test]
+fn what_the_system_drops_before_the_tracker_reads_it_is_told() {
+    let group = Group::new();
+    let (tracker, address, metrics) = tracker(&group, &[]);
+    let drops = "p2pfs_tracker_drops_total{reason=\"receive_buffer_full\"}";
+    assert_eq!(number(metrics, drops), 0.0);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    tracker.signal(Signal::STOP);
+    // More than the largest buffer holds.
+    for _ in 0..60_000 {
+        let _ = socket.send_to(&[0; 1000], &address);
+    }
+    tracker.signal(Signal::CONT);
+    wait_until("the drops are counted", || number(metrics, drops) > 0.0);
+    let shown = status(&group, "tracker", &[]);
+    assert!(
+        text(&shown.stdout).contains(" receive buffer full"),
+        "{shown:?}"
+    );
+}
+
+#[test]
 fn a_web_page_elsewhere_cannot_read_the_numbers() {
     let group = Group::new();
     let (mut tracker, _, metrics) = tracker(&group, &[]);

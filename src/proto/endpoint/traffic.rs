@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use siphasher::sip::SipHasher24;
 
+use super::super::limiter::Source;
 use super::super::sessions::{Cold, Miss, Session, Slot, Stage};
 use super::{
     BUDGET_PER_TICK, Endpoint, Event, Found, Heard, MAX_AGE, MAX_BUDGET, MAX_PENDING, Outgoing,
     PENDING_LIFE, Return, Tally, caller, millis, ticks,
 };
 use crate::crypto::random::{Random, random_bytes};
-use crate::crypto::ticket::TicketContent;
+use crate::crypto::ticket::{InvalidTicket, TicketContent};
 use crate::wire::control::{
     Head, HeartbeatAck, Kind, PathToken, Plaintext, Refusal, Request, Response, split,
 };
@@ -21,6 +22,22 @@ use crate::wire::id::{RequestId, SessionId};
 use crate::wire::packet::{
     DATAGRAM_HEADER_LEN, DATAGRAM_OVERHEAD, DataHeader, Datagram, RESUME_LEN, RESUMED_LEN,
 };
+
+/// Why a RESUME is not answered.
+enum NotResumed {
+    /// Its ticket is void, or not that of whoever sent it, or it came before.
+    Worthless,
+    /// Its peer has resumed too often lately.
+    TooOften,
+    /// There is no place for it at present.
+    NotNow,
+}
+
+impl From<InvalidTicket> for NotResumed {
+    fn from(_: InvalidTicket) -> Self {
+        Self::Worthless
+    }
+}
 
 impl Endpoint {
     /// What a datagram may be, by its outside and by what we know of its session. First asked of a whole
@@ -54,7 +71,7 @@ impl Endpoint {
     ) -> Heard<'a> {
         let id = header.session;
         let asked_len = datagram.len();
-        let tick = self.tick.load(Ordering::Relaxed);
+        let tick = self.tick();
         let token = self.path_token(id, from);
         let (mut woken, mut is_over) = (None, false);
         let heard = self.sessions.at(id, slot, |session| {
@@ -160,6 +177,19 @@ impl Endpoint {
         })?
     }
 
+    /// May a RESUME from there be looked at? Too many that came to nothing, and it costs no more than this.
+    #[must_use]
+    pub fn may_resume(&self, from: SocketAddr, tally: &mut Tally) -> bool {
+        let source = Source::of(from.ip());
+        let may = !self.failed_resumes.is_full(&source, self.tick());
+        tally.limited += u64::from(!may);
+        may
+    }
+
+    fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
     /// Answers RESUME into `out`. `unix_ms` is this machine's clock; `may_return` is asked whether the
     /// holder of a ticket may come back under its name.
     pub fn resume(
@@ -170,25 +200,64 @@ impl Endpoint {
         may_return: &dyn Fn(&TicketContent) -> bool,
         (random, out, tally): (&mut dyn Random, &mut Outgoing, &mut Tally),
     ) -> Option<usize> {
-        // Until it has come to an end.
+        let resumed = self.try_resume(unix_ms, from, datagram, may_return, random);
+        let worthless = match resumed {
+            Ok(answer) => {
+                tally.resumed += 1;
+                // Shorter than what came, so it may go to an address without proof.
+                out[..RESUMED_LEN].copy_from_slice(&answer);
+                return Some(RESUMED_LEN);
+            }
+            Err(NotResumed::TooOften) => {
+                tally.limited += 1;
+                return None;
+            }
+            Err(NotResumed::NotNow) => false,
+            Err(NotResumed::Worthless) => true,
+        };
         tally.not_resumed += 1;
+        if worthless {
+            let source = Source::of(from.ip());
+            self.failed_resumes.note(&source, self.tick());
+        }
+        None
+    }
+
+    fn try_resume(
+        &self,
+        unix_ms: u64,
+        from: SocketAddr,
+        datagram: &[u8; RESUME_LEN],
+        may_return: &dyn Fn(&TicketContent) -> bool,
+        random: &mut dyn Random,
+    ) -> Result<[u8; RESUMED_LEN], NotResumed> {
         if self.resumes().0.total >= MAX_PENDING {
-            return None;
+            return Err(NotResumed::NotNow);
+        }
+        let claim = self.office.read(datagram, unix_ms)?;
+        let tick = self.tick();
+        // Before the Diffie-Hellman: neither what was recorded nor who resumes without end gets that far.
+        if !self.resumes().1.is_later(claim.ticket.id, claim.claimed_ms) {
+            return Err(NotResumed::Worthless);
+        }
+        if self.used_by.is_full(&claim.ticket.peer, tick) {
+            return Err(NotResumed::TooOften);
         }
         let mut id = SessionId::from_bytes(random_bytes(random));
         while self.sessions.contains(id) {
             id = SessionId::from_bytes(random_bytes(random));
         }
-        let resumption = self.office.resume(datagram, unix_ms, id, random).ok()?;
+        let resumption = self.office.resume(claim, unix_ms, id, random)?;
+        let (peer, claimed_ms) = (resumption.ticket.peer, resumption.claimed_ms);
+        self.used_by.note(&peer, tick);
         // Whoever may not come back gets no answer: the handshake that follows tells him why.
         if !may_return(&resumption.ticket) {
-            return None;
+            return Err(NotResumed::NotNow);
         }
-        let (peer, claimed_ms) = (resumption.ticket.peer, resumption.claimed_ms);
         let oldest = {
             let (pending, used) = &mut *self.resumes();
             if !used.note(resumption.ticket.id, claimed_ms) {
-                return None;
+                return Err(NotResumed::Worthless);
             }
             pending.add(peer, id)
         };
@@ -203,16 +272,14 @@ impl Endpoint {
             proved: None,
             ticket: Some(Arc::new(resumption.ticket)),
             resume: None,
+            guest: None,
         };
-        if !self.insert(id, &resumption.keys, Stage::Pending, PENDING_LIFE, cold) {
-            self.resumes().0.remove(peer, id);
-            return None;
+        let stage = Stage::Pending;
+        if let Err(cold) = self.insert(id, &resumption.keys, stage, PENDING_LIFE, cold) {
+            self.resumes().0.remove(cold.peer, id);
+            return Err(NotResumed::NotNow);
         }
-        tally.not_resumed -= 1;
-        tally.resumed += 1;
-        // Shorter than what came, so it may go to an address without proof.
-        out[..RESUMED_LEN].copy_from_slice(&resumption.answer);
-        Some(RESUMED_LEN)
+        Ok(resumption.answer)
     }
 
     /// Seals into `out` an answer that was not asked for just now, or an unasked word (request 0): only for
