@@ -23,6 +23,8 @@ use crate::support::{Group, PASSPHRASE};
 
 const HERE: usize = 100;
 const NEW: usize = 500;
+/// Everybody who comes back after a restart.
+const ALL: usize = 1000;
 const BEAT: Duration = Duration::from_millis(500);
 const LOGIN: RequestId = RequestId(1);
 
@@ -249,14 +251,14 @@ impl Crowd {
 fn row_19_five_hundred_logins_at_once_and_a_restart_without_a_hash() {
     let group = Group::new();
     let (all, line) = (HERE + NEW, hash("the same for all"));
-    let text: String = (0..all + 16)
+    let text: String = (0..ALL + 16)
         .map(|number| format!("user{number}:{line}\n"))
         .collect();
     let credentials = group.write_private("users", &text);
     let (mut first, address) = tracker(&group, &credentials, "0");
-    let mut crowd = Crowd::enrol(address.parse().unwrap(), all);
-    crowd.clients.truncate(all);
-    crowd.of.retain(|_, number| *number < all);
+    let mut crowd = Crowd::enrol(address.parse().unwrap(), ALL);
+    crowd.clients.truncate(ALL);
+    crowd.of.retain(|_, number| *number < ALL);
     first.reset_peak();
     let before = first.peak_kib() >> 10;
     crowd.log_in(0..HERE);
@@ -283,15 +285,19 @@ fn row_19_five_hundred_logins_at_once_and_a_restart_without_a_hash() {
         crowd.slowest_beat
     );
 
+    crowd.log_in(all..ALL);
+    assert_eq!(hashes(&first), ALL);
     first.kill();
     let port = address.rsplit(':').next().unwrap();
     let (second, _) = tracker(&group, &credentials, port);
+    let began = Instant::now();
     crowd.resume();
     let deadline = Instant::now() + Duration::from_secs(30);
     let metrics = metrics_of(&second);
-    while count(metrics, "p2pfs_tracker_peers") < all {
+    while count(metrics, "p2pfs_tracker_peers") < ALL {
         assert!(Instant::now() < deadline, "not all are back");
         crowd.turn();
     }
+    println!("{ALL} are back after {:?}", began.elapsed());
     assert_eq!(hashes(&second), 0);
 }
