@@ -137,3 +137,50 @@ fn make_place<K: Clone + Eq + Hash, V>(table: &mut HashMap<K, V>, age: impl Fn(&
         table.remove(&oldest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::id::{RequestId, SessionId};
+
+    fn attempt(number: u32, user: &str) -> Attempt {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        Attempt {
+            peer: PeerId(key),
+            session: SessionId::from_bytes([1; 7]),
+            request: RequestId(1),
+            source: Source::of((0x0a00_0000 + number).to_be_bytes().into()),
+            user: user.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_oldest_goes() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        let at = |number: u32| start + Duration::from_millis(number.into());
+        let most = u32::try_from(MAX_REMEMBERED).unwrap();
+        // All but full, as the search for the oldest takes its time.
+        for number in 0..most {
+            let blame = Blame::Source(attempt(number, "ana").source);
+            let count = Count {
+                count: 100,
+                last: at(number),
+            };
+            failures.counts.insert(blame, count);
+            let known = (attempt(number, "ana").peer, "ana".to_owned());
+            failures.known.insert(known, at(number));
+        }
+        let now = at(most);
+        for number in most..most + 4 {
+            failures.blame(now, &attempt(number, "bob"));
+            failures.remember(now, attempt(number, "bob").peer, &"bob".parse().unwrap());
+        }
+        assert_eq!(failures.counts.len(), MAX_REMEMBERED);
+        assert_eq!(failures.known.len(), MAX_REMEMBERED);
+        let is_known = |number| failures.is_known(&attempt(number, "ana"));
+        assert!(!is_known(0) && !is_known(3) && is_known(4) && is_known(most - 1));
+        let slowed = |number| failures.penalty(now, &attempt(number, "eve")).is_some();
+        assert!(!slowed(0) && slowed(most - 1));
+    }
+}
