@@ -5,6 +5,7 @@
 mod objects;
 mod progress;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -134,17 +135,12 @@ pub fn peers(peers: &[PeerEntry], width: Option<usize>) -> String {
     let rows: Vec<_> = peers
         .iter()
         .map(|peer| {
-            let address = peer
-                .addresses
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default();
             let since = Duration::from_secs(u64::from(peer.since_s));
             vec![
                 peer.user.to_string(),
                 peer.files.to_string(),
                 span(since),
-                address,
+                first(&peer.addresses),
             ]
         })
         .collect();
@@ -163,14 +159,9 @@ pub fn holders(holders: &[Holder], width: Option<usize>) -> String {
     let rows: Vec<_> = holders
         .iter()
         .map(|holder| {
-            let address = holder
-                .addresses
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default();
             vec![
                 holder.user.to_string(),
-                address,
+                first(&holder.addresses),
                 holder.peer.fingerprint().brief().to_string(),
             ]
         })
@@ -181,6 +172,12 @@ pub fn holders(holders: &[Holder], width: Option<usize>) -> String {
         Column::whole("KEY", 2),
     ];
     table(&columns, &rows, width)
+}
+
+/// Where somebody is most likely reached.
+fn first(addresses: &[SocketAddr]) -> String {
+    let first = addresses.first();
+    first.map(ToString::to_string).unwrap_or_default()
 }
 
 /// Downloads that run, wait or are paused.

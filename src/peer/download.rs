@@ -158,10 +158,7 @@ impl Downloads {
         len: u64,
     ) -> Result<Arrived, DownloadError> {
         survive_size_limit();
-        let layout = layout_of(job, len)?;
-        let dir = job.dir.to_owned();
-        let open = move || Partial::open(&dir, content, layout);
-        let opened = self.open(job, open).await?;
+        let opened = self.open(job, opening(job, content, len)?).await?;
         self.arrive_in(job, content, opened).await
     }
 
@@ -175,10 +172,7 @@ impl Downloads {
         content: ContentId,
         len: u64,
     ) -> Result<Arrived, DownloadError> {
-        let layout = layout_of(job, len)?;
-        let dir = job.dir.to_owned();
-        let open = move || Partial::open(&dir, content, layout);
-        let opened = self.persist(job, open).await?;
+        let opened = self.persist(job, opening(job, content, len)?).await?;
         self.arrive_in(job, content, opened).await
     }
 
@@ -388,8 +382,15 @@ fn copy_from(shares: &Shares, growing: &Growing, given_up: &CancellationToken) -
     Ok(())
 }
 
-fn layout_of(job: Job<'_>, len: u64) -> Result<Layout, DownloadError> {
-    Layout::new(len).map_err(|_| corrupt(job))
+/// Makes the place for a content of `len` bytes.
+fn opening(
+    job: Job<'_>,
+    content: ContentId,
+    len: u64,
+) -> Result<impl Fn() -> Result<(Partial, Here), StoreError> + Send + use<>, DownloadError> {
+    let layout = Layout::new(len).map_err(|_| corrupt(job))?;
+    let dir = job.dir.to_owned();
+    Ok(move || Partial::open(&dir, content, layout))
 }
 
 fn corrupt(job: Job<'_>) -> DownloadError {

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytesize::ByteSize;
-
 use super::download::Downloads;
 use super::drive::Driver;
 use super::event::{DownloadError, Event};
@@ -13,12 +11,11 @@ use super::job::Job;
 use super::meter::Meter;
 use super::salvage::salvage;
 use super::shares::Shares;
-use super::store::{PART_IS_GONE, Part, StoreError};
+use super::store::{PART_IS_GONE, Part, StoreError, check_space};
 use super::target::Target;
 use super::transfers::{Handle, Later};
 use super::unpack::Unpacking;
 use super::{Downloaded, Wanted};
-use crate::disk;
 use crate::wire::folder::{Listing, MAX_LISTING_LEN};
 
 impl Downloads {
@@ -153,17 +150,6 @@ impl Downloads {
         });
         let path = job.dir.join(job.wanted.file.name.as_str());
         meter.in_view(&path, Some(&self.events), looking).await
-    }
-}
-
-fn check_space(dir: &Path, need: u64) -> Result<(), StoreError> {
-    match disk::free_space(dir) {
-        Ok(free) if free < need => {
-            let (need, free) = (ByteSize(need), ByteSize(free));
-            let reason = format!("it needs {need}, {free} are free there");
-            Err(StoreError::lasting(dir, reason))
-        }
-        _ => Ok(()),
     }
 }
 

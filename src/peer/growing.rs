@@ -317,35 +317,39 @@ impl Drop for Offered {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::store::Partial;
     use super::*;
     use crate::crypto::content::hash_piece;
 
-    struct Fixture {
-        _dir: tempfile::TempDir,
-        _partial: Partial,
-        bytes: Vec<u8>,
-        growing: Growing,
+    /// A content that is being fetched, and what it will be.
+    pub(in crate::peer) struct Fixture {
+        pub(in crate::peer) dir: tempfile::TempDir,
+        pub(in crate::peer) partial: Partial,
+        pub(in crate::peer) bytes: Vec<u8>,
+        pub(in crate::peer) growing: Arc<Growing>,
     }
 
-    fn fixture() -> Fixture {
-        let bytes: Vec<u8> = (0_u32..3 << 18).flat_map(u32::to_le_bytes).collect();
+    /// `len` bytes, of which nothing is here.
+    pub(in crate::peer) fn fixture(len: usize) -> Fixture {
+        let words = u32::try_from(len / 4).unwrap();
+        let bytes: Vec<u8> = (0..words).flat_map(u32::to_le_bytes).collect();
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(bytes.len() as u64).unwrap();
         let content = ContentId(*blake3::hash(&bytes).as_bytes());
         let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
-        let growing = Growing::new(content, partial.part(), &here);
+        let growing = Arc::new(Growing::new(content, partial.part(), &here));
         Fixture {
-            _dir: dir,
-            _partial: partial,
+            dir,
+            partial,
             bytes,
             growing,
         }
     }
 
     impl Fixture {
-        fn piece(&self, number: u32) -> (PieceIndex, &[u8], Hash) {
+        /// A piece, its bytes and its hash.
+        pub(in crate::peer) fn piece(&self, number: u32) -> (PieceIndex, &[u8], Hash) {
             let layout = self.growing.layout();
             let piece = layout.piece(number).unwrap();
             let start = usize::try_from(layout.offset(piece)).unwrap();
@@ -353,21 +357,25 @@ mod tests {
             (piece, bytes, hash_piece(layout, piece, bytes))
         }
 
-        fn put(&self, number: u32) {
+        /// It came.
+        pub(in crate::peer) fn put(&self, number: u32) {
             let (piece, bytes, hash) = self.piece(number);
             self.growing.put(piece, bytes, &hash).unwrap();
         }
 
-        fn page(&self) -> Vec<u8> {
+        /// The hashes of three pieces.
+        pub(in crate::peer) fn page(&self) -> Vec<u8> {
             (0..3).flat_map(|number| self.piece(number).2).collect()
         }
     }
 
+    /// Bytes of three pieces.
+    const LEN: usize = 3 << 20;
     const PAGE: HashPage = HashPage { level: 0, index: 0 };
 
     #[test]
     fn what_came_is_offered_once_others_can_check_it() {
-        let fixture = fixture();
+        let fixture = fixture(LEN);
         let offered = || {
             let (pieces, seen) = fixture.growing.offered();
             let pieces: Vec<u32> = pieces.iter().map(PieceIndex::get).collect();
@@ -399,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_tree_is_there_when_all_pieces_are() {
-        let fixture = fixture();
+        let fixture = fixture(LEN);
         fixture.put(0);
         fixture.put(2);
         assert_eq!(fixture.growing.whole_tree(), None);
@@ -410,7 +418,7 @@ mod tests {
 
     #[test]
     fn hashes_that_do_not_fold_to_the_id_are_noticed() {
-        let fixture = fixture();
+        let fixture = fixture(LEN);
         fixture.put(0);
         fixture.put(1);
         let (piece, bytes, _) = fixture.piece(2);
@@ -420,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_content_is_offered_as_long_as_a_guard_lives() {
-        let (one, two) = (Arc::new(fixture().growing), Arc::new(fixture().growing));
+        let (one, two) = (fixture(LEN).growing, fixture(LEN).growing);
         let content = one.content();
         let file = |name: &str| Publication {
             name: name.parse().unwrap(),

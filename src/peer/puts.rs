@@ -164,26 +164,20 @@ impl Drop for Thread {
 
 #[cfg(test)]
 mod tests {
-    use super::super::growing::Growing;
-    use super::super::store::Partial;
+    use super::super::growing::tests::fixture;
     use super::*;
     use crate::crypto::content::hash_piece;
-    use crate::wire::id::ContentId;
     use crate::wire::pieces::Layout;
 
     /// Several sources put all pieces, the last one of them twice; then the queue is empty and serves again.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_put_is_there_when_nothing_is_on_its_way() {
-        let bytes: Vec<u8> = (0_u32..5 << 18).flat_map(u32::to_le_bytes).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(bytes.len() as u64).unwrap();
-        let content = ContentId(*blake3::hash(&bytes).as_bytes());
-        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
-        let growing = Arc::new(Growing::new(content, partial.part(), &here));
-        let puts = Puts::new(Target::Content(Arc::clone(&growing)));
+        let fixture = fixture(5 << 20);
+        let (growing, layout) = (&fixture.growing, fixture.growing.layout());
+        let puts = Puts::new(Target::Content(Arc::clone(growing)));
         for round in 1..=2 {
             let (done, mut outcomes) = mpsc::unbounded_channel();
-            for (piece, bytes) in layout.pieces().zip(bytes.chunks(1 << 20)) {
+            for (piece, bytes) in layout.pieces().zip(fixture.bytes.chunks(1 << 20)) {
                 let hash = hash_piece(layout, piece, bytes);
                 let came = Came {
                     bytes: bytes.to_vec(),
@@ -207,23 +201,19 @@ mod tests {
             }
             assert_eq!(count, layout.count());
         }
-        assert_eq!(growing.whole_tree().unwrap().id(), content);
+        assert_eq!(growing.whole_tree().unwrap().id(), growing.content());
     }
 
     /// A piece that breaks its thread, which a length that does not fit does, holds up nobody who waits.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_thread_that_breaks_leaves_what_waits_to_the_next_one() {
-        let bytes: Vec<u8> = (0_u32..2 << 18).flat_map(u32::to_le_bytes).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(bytes.len() as u64).unwrap();
+        let fixture = fixture(2 << 20);
+        let (growing, layout) = (&fixture.growing, fixture.growing.layout());
         let beyond = Layout::new(9 << 20).unwrap().piece(8).unwrap();
-        let content = ContentId(*blake3::hash(&bytes).as_bytes());
-        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
-        let growing = Arc::new(Growing::new(content, partial.part(), &here));
-        let puts = Puts::new(Target::Content(Arc::clone(&growing)));
+        let puts = Puts::new(Target::Content(Arc::clone(growing)));
         let (done, _outcomes) = mpsc::unbounded_channel();
         for _ in 0..3 {
-            let mut pieces: Vec<_> = layout.pieces().zip(bytes.chunks(1 << 20)).collect();
+            let mut pieces: Vec<_> = layout.pieces().zip(fixture.bytes.chunks(1 << 20)).collect();
             pieces.insert(0, (beyond, &[]));
             for (piece, bytes) in pieces {
                 let came = Came {

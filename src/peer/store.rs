@@ -139,13 +139,7 @@ impl Partial {
             .keys()
             .map(|piece| layout.piece_len(*piece) as u64)
             .sum();
-        let free = disk::free_space(dir).map_err(fail)?;
-        let need = layout.len() - here_len;
-        if free < need {
-            let (need, free) = (ByteSize(need), ByteSize(free));
-            let reason = format!("it needs {need}, {free} are free there");
-            return Err(StoreError::lasting(dir, reason));
-        }
+        check_space(dir, layout.len() - here_len)?;
         // Fails at once where files may not become so large.
         let sized = partial.part.file.set_len(layout.len());
         sized.map_err(fail)?;
@@ -341,6 +335,20 @@ impl Drop for Partial {
         self.part.journal.close();
         let _ = self.part.file.unlock();
     }
+}
+
+/// Is there room in `dir` for so many bytes more? Blocking.
+///
+/// # Errors
+/// When there is not.
+pub fn check_space(dir: &Path, need: u64) -> Result<(), StoreError> {
+    let free = disk::free_space(dir).map_err(|error| StoreError::new(dir, &error))?;
+    if free < need {
+        let (need, free) = (ByteSize(need), ByteSize(free));
+        let reason = format!("it needs {need}, {free} are free there");
+        return Err(StoreError::lasting(dir, reason));
+    }
+    Ok(())
 }
 
 /// Is this a part file, by its name?

@@ -77,19 +77,7 @@ pub async fn serve(
     // Bounded: whoever asks and does not read is not read from any more.
     let (sender, commands) = mpsc::channel(MAX_QUEUED_PIECES);
     let reading = read_commands(reader, sender);
-    let uploading = Upload {
-        place: offers.throttle.place(peer),
-        writer,
-        offers,
-        files: HashMap::new(),
-        queue: VecDeque::new(),
-        commands,
-        postponed: None,
-        frames: Vec::new(),
-        sent: 0,
-        leaving,
-    }
-    .run();
+    let uploading = Upload::new(peer, writer, offers, commands, leaving).run();
     tokio::pin!(reading, uploading);
     tokio::select! {
         done = &mut uploading => done,
@@ -199,6 +187,27 @@ impl Filled {
 }
 
 impl Upload {
+    fn new(
+        peer: PeerId,
+        writer: Writer,
+        offers: Offers,
+        commands: mpsc::Receiver<Command>,
+        leaving: CancellationToken,
+    ) -> Self {
+        Self {
+            place: offers.throttle.place(peer),
+            writer,
+            offers,
+            files: HashMap::new(),
+            queue: VecDeque::new(),
+            commands,
+            postponed: None,
+            frames: Vec::new(),
+            sent: 0,
+            leaving,
+        }
+    }
+
     async fn run(mut self) -> Result<(), ConnectionError> {
         let mut tell_at = Instant::now();
         loop {

@@ -6,8 +6,9 @@ use tokio::task::JoinHandle;
 
 use super::super::connection::tests::connected;
 use super::super::growing::Growing;
+use super::super::growing::tests::{Fixture, fixture};
 use super::super::store::Partial;
-use super::super::unpack::Unpacking;
+use super::super::unpack::tests::{entry, unpacking};
 use super::*;
 use crate::crypto::content::hash_piece;
 use crate::crypto::identity::Identity;
@@ -15,10 +16,7 @@ use crate::crypto::kdf::{Group, NetworkName};
 use crate::crypto::random::OsRandom;
 use crate::crypto::secret::Passphrase;
 use crate::wire::MAX_CHUNK_LEN;
-use crate::wire::control::{Publication, PublicationKind};
-use crate::wire::folder::{Entry, FileEntry, Listing, Modified, Node};
-use crate::wire::id::ContentId;
-use crate::wire::pieces::Layout;
+use crate::wire::folder::Listing;
 use crate::wire::transfer::Opened;
 
 /// Four and a half pieces.
@@ -56,13 +54,12 @@ fn goal(target: Target, reports: mpsc::Sender<(PeerId, Report)>) -> Goal {
 impl Pair {
     /// `unwritten` pieces are on their way to the disk.
     async fn new(unwritten: usize) -> Self {
-        let words = u32::try_from(LEN / 4).unwrap();
-        let bytes: Vec<u8> = (0..words).flat_map(u32::to_le_bytes).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(bytes.len() as u64).unwrap();
-        let content = ContentId(*blake3::hash(&bytes).as_bytes());
-        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
-        let growing = Arc::new(Growing::new(content, partial.part(), &here));
+        let Fixture {
+            dir,
+            partial,
+            bytes,
+            growing,
+        } = fixture(LEN);
         let ((reader, writer), (their_reader, their_writer)) = connected().await;
         let (reporting, reports) = mpsc::channel(64);
         let goal = goal(Target::Content(Arc::clone(&growing)), reporting);
@@ -343,25 +340,10 @@ async fn what_was_cancelled_comes_to_an_end() {
 /// A run of small files has no more gaps than there may be files in it.
 #[tokio::test]
 async fn gaps_of_a_run_are_counted() {
-    let entry = |number: u8| Entry {
-        path: number.to_string().parse().unwrap(),
-        node: Node::File(FileEntry {
-            len: 1000,
-            content: ContentId([number; 32]),
-            is_executable: false,
-            modified: Modified::default(),
-        }),
-    };
+    let entry = |number: u8| entry(&number.to_string(), &[number; 1000]);
     let listing = Listing::new((0..10).map(entry).collect()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let encoded = listing.encode();
-    let file = Publication {
-        name: "talks".parse().unwrap(),
-        content: ContentId(*blake3::hash(&encoded).as_bytes()),
-        len: encoded.len() as u64,
-        kind: PublicationKind::Folder,
-    };
-    let folder = Arc::new(Unpacking::open(dir.path(), file, listing).unwrap());
+    let folder = Arc::new(unpacking(dir.path(), &listing));
     let piece = folder.layout().piece(0).unwrap();
     let ((_reader, writer), _theirs) = connected().await;
     let goal = goal(Target::Folder(folder), mpsc::channel(1).0);

@@ -5,14 +5,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::super::connection::tests::connected;
-use super::super::growing::{Growing, Offered};
+use super::super::growing::Offered;
+use super::super::growing::tests::{Fixture, fixture};
 use super::super::shares::Background;
-use super::super::store::Partial;
 use super::*;
-use crate::crypto::content::hash_piece;
 use crate::disk;
 use crate::wire::control::{Publication, PublicationKind};
-use crate::wire::pieces::Layout;
 
 /// Two and a half pieces.
 const LEN: usize = 5 << 19;
@@ -32,9 +30,7 @@ enum Heard {
 
 /// One who serves a content that is whole and still growing, and whoever fetches it.
 struct Pair {
-    _dir: tempfile::TempDir,
-    _partial: Partial,
-    bytes: Vec<u8>,
+    fixture: Fixture,
     content: ContentId,
     offered: Option<Offered>,
     offers: Offers,
@@ -50,25 +46,14 @@ impl Pair {
     }
 
     /// Only the first so many pieces are here.
-    async fn with(count: usize) -> Self {
-        let words = u32::try_from(LEN / 4).unwrap();
-        let bytes: Vec<u8> = (0..words).flat_map(u32::to_le_bytes).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(bytes.len() as u64).unwrap();
-        let content = ContentId(*blake3::hash(&bytes).as_bytes());
-        let (partial, here) = Partial::open(dir.path(), content, layout).unwrap();
-        let growing = Arc::new(Growing::new(content, partial.part(), &here));
-        let mut page = Vec::new();
-        for (number, (piece, bytes)) in layout.pieces().zip(bytes.chunks(PIECE)).enumerate() {
-            let hash = hash_piece(layout, piece, bytes);
-            if number < count {
-                growing.put(piece, bytes, &hash).unwrap();
-            }
-            page.extend(hash);
+    async fn with(count: u32) -> Self {
+        let fixture = fixture(LEN);
+        let growing = Arc::clone(&fixture.growing);
+        for number in 0..count {
+            fixture.put(number);
         }
-        growing
-            .insert_page(HashPage { level: 0, index: 0 }, &page)
-            .unwrap();
+        let page = HashPage { level: 0, index: 0 };
+        growing.insert_page(page, &fixture.page()).unwrap();
         let (shares, _withdrawn) = Shares::new(Background::default());
         let offers = Offers {
             shares,
@@ -78,8 +63,8 @@ impl Pair {
         };
         let file = Publication {
             name: "x".parse().unwrap(),
-            content,
-            len: layout.len(),
+            content: growing.content(),
+            len: LEN as u64,
             kind: PublicationKind::File,
         };
         let offered = Some(offers.nursery.offer(&file, &growing));
@@ -93,10 +78,8 @@ impl Pair {
             leaving.clone(),
         );
         Self {
-            _dir: dir,
-            _partial: partial,
-            bytes,
-            content,
+            content: growing.content(),
+            fixture,
             offered,
             offers,
             leaving,
@@ -137,7 +120,10 @@ impl Pair {
                 bytes,
             }) => {
                 let start = usize::try_from(offset).unwrap();
-                assert!(bytes == &self.bytes[start..start + bytes.len()], "{start}");
+                assert!(
+                    bytes == &self.fixture.bytes[start..start + bytes.len()],
+                    "{start}"
+                );
                 Heard::Chunk(request, offset, bytes.len(), is_last)
             }
             Some(other) => panic!("{other:?}"),
@@ -245,7 +231,7 @@ async fn what_was_asked_of_a_file_ends_with_it() {
     let mut pair = Pair::new().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("small");
-    disk::write_new(&path, &pair.bytes[..100], false, (0, 0)).unwrap();
+    disk::write_new(&path, &pair.fixture.bytes[..100], false, (0, 0)).unwrap();
     let small = pair.offers.shares.add(&path, None).await.unwrap();
     pair.offers.throttle.set(Some(SLOW));
     pair.open(0, pair.content).await;
@@ -269,18 +255,8 @@ async fn what_was_asked_of_a_file_ends_with_it() {
 async fn only_so_much_is_taken_from_who_asks_without_end() {
     let pair = Pair::new().await;
     let (sender, commands) = mpsc::channel(1000);
-    let mut upload = Upload {
-        place: pair.offers.throttle.place(PeerId([1; 32])),
-        writer: pair.writer,
-        offers: pair.offers,
-        files: HashMap::new(),
-        queue: VecDeque::new(),
-        commands,
-        postponed: None,
-        frames: Vec::new(),
-        sent: 0,
-        leaving: pair.leaving,
-    };
+    let peer = PeerId([1; 32]);
+    let mut upload = Upload::new(peer, pair.writer, pair.offers, commands, pair.leaving);
     for request in 0..1000 {
         let wanted = Wanted {
             file: 0,
@@ -300,7 +276,7 @@ async fn of_a_shared_file_that_changed_nothing_leaves() {
     let mut pair = Pair::new().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("small");
-    disk::write_new(&path, &pair.bytes[..100], false, (0, 0)).unwrap();
+    disk::write_new(&path, &pair.fixture.bytes[..100], false, (0, 0)).unwrap();
     let small = pair.offers.shares.add(&path, None).await.unwrap();
     pair.open(0, small.file.content).await;
     assert_eq!(pair.hear().await, Heard::Opened(100));
