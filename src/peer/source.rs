@@ -3,24 +3,25 @@
 //! Chunks are hashed as they come and gathered to a piece; one that is right is written by a thread that
 //! may wait for the disk, and only the verdict goes to the download.
 
+mod assembly;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::ops::Range;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::assembly::Assembly;
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
 use super::membership::Membership;
 use super::puts::{Came, Put, Puts};
 use super::target::{Target, Verdict};
 use super::throttle::{Place, Throttle};
-use crate::crypto::content::{Hash, PieceHasher};
+use crate::crypto::content::Hash;
 use crate::wire::control::Holder;
-use crate::wire::folder::MAX_RUN_FILES;
 use crate::wire::id::PeerId;
 use crate::wire::pieces::{Bitfield, PieceIndex};
 use crate::wire::transfer::{Frame, HashPage};
@@ -122,21 +123,6 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
         .run(reader, asks)
         .await
         .map_err(|error| error.to_string())
-}
-
-/// A piece on its way.
-struct Assembly {
-    piece: PieceIndex,
-    expected: Hash,
-    /// Of what came; absent where whoever writes it looks at it.
-    hasher: Option<PieceHasher>,
-    /// What may come in its place, until something comes.
-    instead: Vec<(PieceIndex, Hash)>,
-    /// What was asked for in the first place.
-    asked: PieceIndex,
-    bytes: Vec<u8>,
-    /// What was passed over.
-    gaps: Vec<Range<usize>>,
 }
 
 struct Source {
@@ -293,18 +279,8 @@ impl Source {
                 self.last_request = self.last_request.wrapping_add(1);
                 let request = self.last_request;
                 let frame = self.goal.target.ask(FILE, request, piece, &instead);
-                self.begun.insert(
-                    request,
-                    Assembly {
-                        piece,
-                        expected,
-                        hasher: self.goal.target.hasher(piece),
-                        instead,
-                        asked: piece,
-                        bytes: Vec::new(),
-                        gaps: Vec::new(),
-                    },
-                );
+                let assembly = Assembly::new(&self.goal.target, piece, expected, instead);
+                self.begun.insert(request, assembly);
                 self.writer.send(&frame).await
             }
             Ask::Cancel(piece) => {
@@ -375,22 +351,9 @@ impl Source {
         Ok(true)
     }
 
-    /// The first chunk tells by its offset which candidate was chosen; with what was asked for in the first place.
     fn note_choice(&mut self, request: u32, offset: u64) -> Option<(PieceIndex, PieceIndex)> {
         let begun = self.begun.get_mut(&request)?;
-        let instead = std::mem::take(&mut begun.instead);
-        if instead.is_empty() {
-            return None;
-        }
-        let target = &self.goal.target;
-        let chosen = instead
-            .iter()
-            .find(|(piece, _)| target.offset(*piece) == offset);
-        if let Some((piece, expected)) = chosen {
-            (begun.piece, begun.expected) = (*piece, *expected);
-            begun.hasher = target.hasher(*piece);
-        }
-        Some((begun.asked, begun.piece))
+        begun.choose(&self.goal.target, offset)
     }
 
     /// Puts a chunk in its place; the assembly when the piece is whole.
@@ -421,44 +384,19 @@ impl Source {
             .begun
             .get_mut(&request)
             .ok_or(ConnectionError::Violation("a piece nobody asked for"))?;
-        let len = target.piece_len(assembly.piece);
-        let may_have_gaps = target.may_have_gaps();
-        let unfit = || ConnectionError::Violation("a chunk that does not fit");
-        let start = offset.checked_sub(target.offset(assembly.piece));
-        let start = start.and_then(|start| usize::try_from(start).ok());
-        let start = start.ok_or_else(unfit)?;
-        let here = assembly.bytes.len();
-        let fits = start.checked_add(chunk.len()).is_some_and(|end| end <= len);
-        let follows = start == here || start > here && may_have_gaps;
-        if !fits || !follows || chunk.is_empty() && !(is_last && may_have_gaps) {
-            return Err(unfit());
-        }
         if assembly.bytes.is_empty() {
             if begun >= MAX_BEGUN {
                 return Err(ConnectionError::Violation("too many pieces at a time"));
             }
             assembly.bytes = self.spare.pop().unwrap_or_default();
             assembly.bytes.clear();
-            assembly.bytes.reserve_exact(len);
         }
-        if start > here {
-            // No more than there are files between them.
-            if assembly.gaps.len() == MAX_RUN_FILES {
-                return Err(unfit());
-            }
-            assembly.gaps.push(here..start);
-            assembly.bytes.resize(start, 0);
-        }
-        if let Some(hasher) = &mut assembly.hasher {
-            hasher.update(chunk);
-        }
-        assembly.bytes.extend_from_slice(chunk);
-        match (is_last, assembly.bytes.len() == len) {
-            (true, true) => Ok(self.begun.remove(&request)),
-            (true, false) if may_have_gaps => Ok(self.begun.remove(&request)),
-            (false, false) => Ok(None),
-            _ => Err(ConnectionError::Violation("a piece of another length")),
-        }
+        let is_whole = assembly.add(target, offset, is_last, chunk)?;
+        Ok(if is_whole {
+            self.begun.remove(&request)
+        } else {
+            None
+        })
     }
 
     /// Has a piece written, if it is right.

@@ -5,8 +5,11 @@
 //! anything over, as long as the connection takes it; what is left of a run when it takes no more is sent
 //! by the task, which waits without a thread.
 
+mod commands;
+mod file;
+
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -14,16 +17,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::bundle::{Bundle, FRAME_OVERHEAD, Unfolded, Unserved};
+use self::commands::{Command, read_commands};
+use self::file::File;
+use super::bundle::{Bundle, FRAME_OVERHEAD, Unserved};
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::growing::Nursery;
 use super::origin::{Begun, Origin, Run};
 use super::shares::Shares;
-use super::spread::{Sent, Spread};
+use super::spread::Spread;
 use super::throttle::{Place, Throttle};
 use crate::wire::id::{ContentId, PeerId};
-use crate::wire::pieces::{Bitfield, PieceIndex};
-use crate::wire::transfer::{Frame, HashPage, MAX_HAVE, Opened, PieceSet, Wanted, WantedFiles};
+use crate::wire::transfer::{Frame, HashPage, MAX_HAVE, Wanted, WantedFiles};
 use crate::wire::{MAX_CHUNK_LEN, MAX_OPEN_FILES, MAX_QUEUED_PIECES};
 
 /// Bytes that are read, sealed and written at a time: what a connection that is never read from holds.
@@ -52,17 +56,6 @@ pub struct Offers {
     pub spread: Spread,
 }
 
-/// What the reading half hands to the writing half.
-enum Command {
-    Open { file: u32, content: ContentId },
-    Hashes { file: u32, page: HashPage },
-    Piece { request: u32, wanted: Wanted },
-    Files { request: u32, wanted: WantedFiles },
-    Cancel { request: u32 },
-    Close { file: u32 },
-    Pong,
-}
-
 /// Serves `peer` until it ends the connection, or this peer is `leaving`.
 ///
 /// # Errors
@@ -87,51 +80,6 @@ pub async fn serve(
             uploading.await
         }
     }
-}
-
-async fn read_commands(
-    mut reader: Reader,
-    commands: mpsc::Sender<Command>,
-) -> Result<(), ConnectionError> {
-    while let Some(frame) = reader.next().await? {
-        let command = match frame {
-            Frame::Ping => Command::Pong,
-            Frame::Pong => continue,
-            Frame::Open { file, content } => Command::Open { file, content },
-            Frame::AskHashes { file, page } => Command::Hashes { file, page },
-            Frame::Request { request, wanted } => Command::Piece { request, wanted },
-            Frame::AskFiles { request, wanted } => Command::Files { request, wanted },
-            Frame::Cancel { request } => Command::Cancel { request },
-            Frame::Close { file } => Command::Close { file },
-            Frame::Opened { .. }
-            | Frame::Absent { .. }
-            | Frame::Hashes { .. }
-            | Frame::Chunk { .. }
-            | Frame::Have { .. } => {
-                return Err(ConnectionError::Violation("an answer to no question"));
-            }
-        };
-        if commands.send(command).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-struct File {
-    origin: Origin,
-    /// The candidate that was sent least is served.
-    sent: Arc<Sent>,
-    /// What the other side knows that we have; absent when that is everything.
-    told: Option<Told>,
-    /// Its files and runs, once it proved to be a folder's listing.
-    unfolded: Arc<OnceLock<Arc<Unfolded>>>,
-}
-
-struct Told {
-    pieces: Bitfield,
-    /// How many of its news.
-    seen: usize,
 }
 
 struct Upload {
@@ -248,7 +196,7 @@ impl Upload {
 
     /// `false` when nothing more will be asked.
     async fn wait_for_command(&mut self) -> Result<bool, ConnectionError> {
-        let patience = if self.has_growing() {
+        let patience = if self.files.values().any(File::is_growing) {
             TELL_EVERY
         } else {
             PING_AFTER
@@ -368,37 +316,14 @@ impl Upload {
         share.clamp(MIN_RUN_LEN, MAX_RUN_LEN)
     }
 
-    fn has_growing(&self) -> bool {
-        let is_growing = |told: &Told| !told.pieces.is_full();
-        self.files
-            .values()
-            .any(|file| file.told.as_ref().is_some_and(is_growing))
-    }
-
     /// Tells of pieces that came since they were last told of.
     async fn tell_news(&mut self) -> Result<(), ConnectionError> {
-        let mut news = Vec::new();
         for (number, file) in &mut self.files {
-            let Some(told) = file.told.as_mut().filter(|told| !told.pieces.is_full()) else {
-                continue;
-            };
-            let mut new = match &file.origin {
-                Origin::Whole(serving) => serving.tree().layout().pieces().collect(),
-                Origin::Growing(growing) => growing.news(told.seen),
-            };
-            told.seen += new.len();
-            new.retain(|piece| told.pieces.insert(*piece));
-            let new: Vec<u32> = new.into_iter().map(PieceIndex::get).collect();
-            news.extend(
-                new.chunks(MAX_HAVE)
-                    .map(|pieces| (*number, pieces.to_vec())),
-            );
-        }
-        if news.is_empty() {
-            return Ok(());
-        }
-        for (file, pieces) in news {
-            self.writer.send(&Frame::Have { file, pieces }).await?;
+            let news = file.take_news();
+            for pieces in news.chunks(MAX_HAVE) {
+                let (file, pieces) = (*number, pieces.to_vec());
+                self.writer.send(&Frame::Have { file, pieces }).await?;
+            }
         }
         Ok(())
     }
@@ -488,26 +413,9 @@ impl Upload {
         let Some(origin) = found.ok().flatten() else {
             return self.writer.send(&Frame::Absent { file }).await;
         };
-        let told = match &origin {
-            Origin::Whole(_) => None,
-            Origin::Growing(growing) => {
-                let (pieces, seen) = growing.offered();
-                Some(Told { pieces, seen })
-            }
-        };
-        let opened = Opened {
-            len: origin.layout().len(),
-            pieces: told.as_ref().map(|told| PieceSet(told.pieces.to_bytes())),
-        };
-        self.files.insert(
-            file,
-            File {
-                origin,
-                sent: self.offers.spread.of(content),
-                told,
-                unfolded: Arc::default(),
-            },
-        );
+        let open = File::new(origin, self.offers.spread.of(content));
+        let opened = open.opened();
+        self.files.insert(file, open);
         self.writer.send(&Frame::Opened { file, opened }).await
     }
 
@@ -526,23 +434,6 @@ impl Upload {
                 hashes: &hashes,
             })
             .await
-    }
-}
-
-impl File {
-    fn choose(&self, wanted: &Wanted) -> Result<PieceIndex, ConnectionError> {
-        let layout = self.origin.layout();
-        let mut candidates = Vec::with_capacity(wanted.candidates.len());
-        for index in &wanted.candidates {
-            let piece = layout.piece(*index).filter(|piece| {
-                self.told
-                    .as_ref()
-                    .is_none_or(|told| told.pieces.has(*piece))
-            });
-            candidates.push(piece.ok_or(ConnectionError::Violation("a piece that is not here"))?);
-        }
-        let chosen = self.sent.choose(candidates);
-        chosen.ok_or(ConnectionError::Violation("no candidate"))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::crypto::kdf::{Group, NetworkName};
 use crate::crypto::random::OsRandom;
 use crate::crypto::secret::Passphrase;
 use crate::wire::MAX_CHUNK_LEN;
-use crate::wire::folder::Listing;
+use crate::wire::folder::{Listing, MAX_RUN_FILES};
 use crate::wire::transfer::Opened;
 
 /// Four and a half pieces.
