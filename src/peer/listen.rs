@@ -1,34 +1,29 @@
 //! Accepts peers; each that shakes hands is served.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::connection::split;
 use super::event::JoinError;
+use super::guests::{Guests, Idle};
 use super::membership::Membership;
 use super::upload::{Offers, serve};
 use crate::crypto::handshake::Local;
 use crate::crypto::kdf::EnvelopeKeys;
 use crate::net::{Doorkeeper, Host, listen_tcp};
-use crate::wire::id::PeerId;
 use crate::wire::packet::Role;
 
-/// Peers that are served at the same time.
-const MAX_CONNECTIONS: usize = 200;
-/// Connections of one of them.
-const MAX_PER_PEER: usize = 16;
 /// Pause after the system gave no connection, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// When this peer leaves, those whom it serves are told within this time.
+/// When this peer leaves, or ends a connection, those whom it serves are told within this time.
 const LAST_FRAMES: Duration = Duration::from_millis(500);
 
 /// A bound port, on which nobody is served yet.
@@ -89,7 +84,6 @@ impl Listener {
     pub async fn run(self, membership: Membership, offers: Offers, shutdown: CancellationToken) {
         let door = Doorkeeper::new();
         let host = Arc::new(membership);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let guests = Guests::default();
         let tasks = TaskTracker::new();
         loop {
@@ -104,36 +98,34 @@ impl Listener {
             let Some(visitor) = door.enter(from.ip()) else {
                 continue;
             };
-            let (host, offers, places) = (Arc::clone(&host), offers.clone(), Arc::clone(&places));
-            let guests = Arc::clone(&guests);
-            let leaving = shutdown.clone();
+            let (host, offers, guests) = (Arc::clone(&host), offers.clone(), guests.clone());
+            let leaving = shutdown.child_token();
+            let ending = leaving.clone();
             let serving = async move {
                 let Some(accepted) = visitor.shake_hands(&mut stream, host).await else {
-                    return;
-                };
-                // One beyond the limit is told by the end of the connection, and comes back later.
-                let Ok(_place) = places.try_acquire() else {
                     return;
                 };
                 if accepted.role != Role::Peer || stream.set_nodelay(true).is_err() {
                     return;
                 }
                 let peer = accepted.keys.remote;
-                let Some(_own) = Guest::enter(&guests, peer) else {
+                let idle = Idle::new(Instant::now());
+                let entered = guests.enter(Instant::now(), peer, idle.clone(), leaving.clone());
+                // One beyond the limit is told by the end of the connection, and comes back later.
+                let Some(_place) = entered else {
                     return;
                 };
                 let (reader, writer) = split(stream, accepted.keys.stream);
                 debug!(?peer, "serving");
-                match serve(peer, reader, writer, offers, leaving).await {
+                match serve(peer, reader, writer, offers, (idle, leaving)).await {
                     Ok(()) => debug!(?peer, "served"),
                     Err(error) => debug!(?peer, %error, "connection ended"),
                 }
             };
-            let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 tokio::select! {
                     () = async {
-                        shutdown.cancelled().await;
+                        ending.cancelled().await;
                         tokio::time::sleep(LAST_FRAMES).await;
                     } => {}
                     () = serving => {}
@@ -145,60 +137,9 @@ impl Listener {
     }
 }
 
-/// Connections of each peer.
-type Guests = Arc<Mutex<HashMap<PeerId, usize>>>;
-
-/// One connection of a peer, until it is dropped.
-struct Guest {
-    guests: Guests,
-    peer: PeerId,
-}
-
-impl Guest {
-    /// `None` when the peer has as many as it may: nobody shall take all places.
-    fn enter(guests: &Guests, peer: PeerId) -> Option<Self> {
-        let mut counts = guests.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_insert(0);
-        if *count >= MAX_PER_PEER {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Self {
-            guests: Arc::clone(guests),
-            peer,
-        })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut counts = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.peer);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_peer_does_not_take_all_places() {
-        let guests = Guests::default();
-        let peer = PeerId([1; 32]);
-        let mut own: Vec<_> = std::iter::from_fn(|| Guest::enter(&guests, peer)).collect();
-        assert_eq!(own.len(), MAX_PER_PEER);
-        assert!(Guest::enter(&guests, PeerId([2; 32])).is_some());
-        own.pop();
-        assert!(Guest::enter(&guests, peer).is_some());
-        drop(own);
-        assert!(guests.lock().unwrap().is_empty());
-    }
 
     #[tokio::test]
     async fn a_range_of_ports_is_tried_in_order() {

@@ -18,6 +18,7 @@ pub mod enrol;
 pub mod event;
 pub mod folder;
 pub mod growing;
+pub mod guests;
 pub mod hash_store;
 pub mod hashing;
 pub mod job;

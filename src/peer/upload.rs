@@ -22,6 +22,7 @@ use self::file::File;
 use super::bundle::{Bundle, FRAME_OVERHEAD, Unserved};
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::growing::Nursery;
+use super::guests::Idle;
 use super::origin::{Begun, Origin, Run};
 use super::shares::Shares;
 use super::spread::Spread;
@@ -56,7 +57,7 @@ pub struct Offers {
     pub spread: Spread,
 }
 
-/// Serves `peer` until it ends the connection, or this peer is `leaving`.
+/// Serves `peer` until it ends the connection, or this peer is `leaving`; tells when nothing is asked for.
 ///
 /// # Errors
 /// When it breaks the protocol, or the connection breaks.
@@ -65,12 +66,12 @@ pub async fn serve(
     reader: Reader,
     writer: Writer,
     offers: Offers,
-    leaving: CancellationToken,
+    (idle, leaving): (Idle, CancellationToken),
 ) -> Result<(), ConnectionError> {
     // Bounded: whoever asks and does not read is not read from any more.
     let (sender, commands) = mpsc::channel(MAX_QUEUED_PIECES);
     let reading = read_commands(reader, sender);
-    let uploading = Upload::new(peer, writer, offers, commands, leaving).run();
+    let uploading = Upload::new(peer, writer, offers, commands, (idle, leaving)).run();
     tokio::pin!(reading, uploading);
     tokio::select! {
         done = &mut uploading => done,
@@ -94,6 +95,8 @@ struct Upload {
     /// The run of frames that is being sent, and how much of it went.
     frames: Vec<u8>,
     sent: usize,
+    /// For whoever looks for one that needs its place no longer.
+    idle: Idle,
     /// This peer leaves: the other side is told that the stream ends here.
     leaving: CancellationToken,
 }
@@ -140,7 +143,7 @@ impl Upload {
         writer: Writer,
         offers: Offers,
         commands: mpsc::Receiver<Command>,
-        leaving: CancellationToken,
+        (idle, leaving): (Idle, CancellationToken),
     ) -> Self {
         Self {
             place: offers.throttle.place(peer),
@@ -152,6 +155,7 @@ impl Upload {
             postponed: None,
             frames: Vec::new(),
             sent: 0,
+            idle,
             leaving,
         }
     }
@@ -173,6 +177,7 @@ impl Upload {
                 self.tell_news().await?;
             }
             if self.queue.is_empty() {
+                self.idle.begin(Instant::now());
                 if !self.wait_for_command().await? {
                     return Ok(());
                 }
@@ -230,6 +235,9 @@ impl Upload {
 
     /// Gives back what has to be answered.
     fn enqueue(&mut self, command: Command) -> Option<Command> {
+        if command.asks() {
+            self.idle.end();
+        }
         match command {
             Command::Piece { request, wanted } => self.queue.push_back(Job {
                 request,

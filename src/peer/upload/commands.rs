@@ -17,6 +17,16 @@ pub(super) enum Command {
     Pong,
 }
 
+impl Command {
+    /// Does it ask for something of a content?
+    pub(super) const fn asks(&self) -> bool {
+        matches!(
+            self,
+            Self::Piece { .. } | Self::Files { .. } | Self::Hashes { .. }
+        )
+    }
+}
+
 /// Hands over what is asked, until nothing is any more.
 pub(super) async fn read_commands(
     mut reader: Reader,

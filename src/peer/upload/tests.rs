@@ -34,6 +34,7 @@ struct Pair {
     content: ContentId,
     offered: Option<Offered>,
     offers: Offers,
+    idle: Idle,
     leaving: CancellationToken,
     reader: Reader,
     writer: Writer,
@@ -69,19 +70,20 @@ impl Pair {
         };
         let offered = Some(offers.nursery.offer(&file, &growing));
         let ((reader, writer), (their_reader, their_writer)) = connected().await;
-        let leaving = CancellationToken::new();
+        let (idle, leaving) = (Idle::new(Instant::now()), CancellationToken::new());
         let serving = serve(
             PeerId([1; 32]),
             their_reader,
             their_writer,
             offers.clone(),
-            leaving.clone(),
+            (idle.clone(), leaving.clone()),
         );
         Self {
             content: growing.content(),
             fixture,
             offered,
             offers,
+            idle,
             leaving,
             reader,
             writer,
@@ -256,7 +258,13 @@ async fn only_so_much_is_taken_from_who_asks_without_end() {
     let pair = Pair::new().await;
     let (sender, commands) = mpsc::channel(1000);
     let peer = PeerId([1; 32]);
-    let mut upload = Upload::new(peer, pair.writer, pair.offers, commands, pair.leaving);
+    let mut upload = Upload::new(
+        peer,
+        pair.writer,
+        pair.offers,
+        commands,
+        (pair.idle, pair.leaving),
+    );
     for request in 0..1000 {
         let wanted = Wanted {
             file: 0,
@@ -305,4 +313,28 @@ async fn who_asks_for_more_than_it_was_told_of_is_cut_off() {
         ),
         "{error}"
     );
+}
+
+/// Who only says that it is there may lose its place to others; who waits for a slow answer does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_asks_for_something_is_not_idle() {
+    let mut pair = Pair::new().await;
+    let start = pair.idle.since().unwrap();
+    pair.offers.throttle.set(Some(SLOW));
+    pair.open(0, pair.content).await;
+    assert_eq!(pair.hear().await, Heard::Opened(LEN as u64));
+    assert_eq!(pair.hear_until_pong().await, []);
+    assert_eq!(pair.idle.since(), Some(start));
+    pair.request(1, 0).await;
+    while let Heard::Chunk(_, at, _, is_last) = pair.hear().await
+        && !is_last
+    {
+        // Of what is sent at a time more has left than was heard.
+        assert!(pair.idle.since().is_none() || at >= PIECE as u64 / 2);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pair.idle.since().is_none_or(|since| since <= start) {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
 }
