@@ -1,12 +1,14 @@
 //! The tracker's parts together, without its sockets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::engine::{Busy, Outlet, Spot};
 use super::*;
 use crate::crypto::envelope::DatagramKeys;
 use crate::crypto::kdf::{NetworkName, TrackerSeed};
 use crate::crypto::secret::{Passphrase, Secret};
 use crate::proto::endpoint::Admission;
+use crate::wire::packet::RESUME_LEN;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -48,9 +50,46 @@ fn the_metrics_tell_the_interval_that_peers_are_told() {
     let engine = engine(10_000, Rhythm::new(100 * MS, 300 * MS));
     let metrics = Metrics::new(Instant::now(), 100 * MS);
     let counters = metrics.counters();
-    assert!((0..12_000).all(|number| admit(&engine, number)));
+    assert!((0..20_000).all(|number| admit(&engine, number)));
     engine.sweep((Instant::now(), unix_ms()), &mut Scratch::default());
     take_stock(&engine, &metrics, &counters);
-    assert_eq!(metrics.heartbeat(), 200 * MS, "60 000 a second");
-    assert_eq!(metrics.numbers().sessions.iter().sum::<u64>(), 12_000);
+    assert_eq!(metrics.heartbeat(), 333 * MS, "60 000 a second");
+    assert_eq!(metrics.numbers().sessions.iter().sum::<u64>(), 20_000);
+}
+
+/// Jobs that were handed over.
+#[derive(Default)]
+struct Post(Vec<Job>);
+
+impl Outlet for Post {
+    fn send(&mut self, _to: SocketAddr, _datagram: &[u8]) {}
+
+    fn hand_over(&mut self, job: Job) -> Result<(), Busy> {
+        self.0.push(job);
+        Ok(())
+    }
+}
+
+#[test]
+fn worthless_tickets_of_one_source_stop_reaching_the_clerks() {
+    let engine = engine(10, Rhythm::new(2000 * MS, 3000 * MS));
+    let (mut scratch, mut post, now) = (Scratch::default(), Post::default(), Instant::now());
+    let mut looked_at = 0;
+    for _ in 0..500 {
+        let mut datagram = [0x12; RESUME_LEN];
+        let from = SocketAddr::from(([192, 0, 2, 1], 7000));
+        let mut spots = [Spot::new(0, RESUME_LEN, from)];
+        engine.handle(now, &mut datagram, &mut spots, &mut scratch, &mut post);
+        for job in std::mem::take(&mut post.0) {
+            looked_at += 1;
+            let random = &mut OsRandom::new();
+            engine.work((now, unix_ms()), job, random, &mut scratch, &mut post);
+        }
+    }
+    let tally = scratch.take_tally();
+    assert_eq!(
+        (tally.not_resumed, tally.limited),
+        (looked_at, 500 - looked_at)
+    );
+    assert!(looked_at < 100, "{looked_at}");
 }

@@ -503,6 +503,7 @@ fn row_18_the_same_identity_takes_over_its_own_session() {
         told.contains("in use, for ") && told.contains("from 127.0.0.1"),
         "{told}"
     );
+    assert_eq!(told.lines().count(), 1, "{told}");
     // Her own, after a crash: at once.
     first.kill();
     let second = member(&group, "ana", "secret", &address, &[]);

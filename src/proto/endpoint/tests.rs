@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::crypto::envelope::Sealer;
 use crate::crypto::kdf::{Group, NetworkName, TrackerSeed};
 use crate::crypto::random::OsRandom;
 use crate::crypto::secret::Passphrase;
 use crate::crypto::ticket::{Resumable, Resuming, TICKET_LIFE_MS};
 use crate::wire::MAX_DATAGRAM_LEN;
+use crate::wire::control::Request;
 use crate::wire::packet::RESUME_LEN;
 
 const UNIX_MS: u64 = 1_790_000_000_000;
@@ -28,6 +30,13 @@ struct World {
     tally: Tally,
     drawn: usize,
     claimed_ms: u64,
+    may_return: bool,
+}
+
+/// A peer with a session.
+struct Guest {
+    sealer: Sealer,
+    requests: u32,
 }
 
 impl World {
@@ -41,6 +50,7 @@ impl World {
             tally: Tally::default(),
             drawn: 0,
             claimed_ms: UNIX_MS,
+            may_return: true,
         }
     }
 
@@ -74,7 +84,7 @@ impl World {
         let tools = (&mut random as &mut dyn Random, &mut out, &mut self.tally);
         let answer = self
             .endpoint
-            .resume(UNIX_MS, from, datagram, &|_| true, tools);
+            .resume(UNIX_MS, from, datagram, &|_| self.may_return, tools);
         self.drawn = random.1;
         answer.is_some()
     }
@@ -82,6 +92,40 @@ impl World {
     fn sweep(&self, ticks: u16) {
         for _ in 0..ticks {
             self.endpoint.sweep(&mut Vec::new());
+        }
+    }
+
+    fn guest(&self, peer: u16) -> (SessionId, Guest) {
+        let session = self.admit(peer, from(1).ip());
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&peer.to_be_bytes());
+        let guest = Guest {
+            sealer: Sealer::new(session, Secret::new(key)),
+            requests: 0,
+        };
+        (session, guest)
+    }
+
+    /// One heartbeat: was it answered, or handed on as a request?
+    fn beat(&mut self, guest: &mut Guest) -> Option<bool> {
+        guest.requests += 1;
+        let plaintext = Request::Heartbeat.encode(RequestId(guest.requests), [0; 8]);
+        let mut datagram = Vec::new();
+        guest
+            .sealer
+            .seal(&plaintext.unwrap(), &mut datagram)
+            .unwrap();
+        let found = self.endpoint.find(&datagram, &mut self.tally)?;
+        let Found::Data(header, slot) = found else {
+            panic!("{found:?}")
+        };
+        let mut out = [0; MAX_DATAGRAM_LEN];
+        let notes = (&mut Vec::new(), &mut self.tally);
+        let heard = (self.endpoint).open((header, slot), from(1), &mut datagram, &mut out, notes);
+        match heard {
+            Heard::Nothing => None,
+            Heard::Answer(_) => Some(true),
+            Heard::Request(..) => Some(false),
         }
     }
 
@@ -197,4 +241,71 @@ fn guests_of_one_source_are_bounded_until_they_log_in_or_go() {
     let all = (0..most).map(|peer| world.admit(peer, crowded));
     assert_eq!(all.count(), usize::from(most));
     assert!(!has_room(), "none was forgotten, and none was left over");
+}
+
+#[test]
+fn nobody_resumes_who_may_not_return_or_when_too_many_do() {
+    let mut world = World::new();
+    let ticket = world.ticket(1);
+    world.may_return = false;
+    assert!(
+        !world.resume(from(1), &ticket),
+        "the name is somebody else's"
+    );
+    world.may_return = true;
+    world.endpoint.resumes().0.total = MAX_PENDING;
+    assert!(!world.resume(from(1), &ticket));
+    world.endpoint.resumes().0.total = 0;
+    assert!(world.resume(from(1), &ticket));
+    assert_eq!((world.tally.resumed, world.tally.not_resumed), (1, 2));
+}
+
+#[test]
+fn a_session_has_a_budget_and_an_end() {
+    let mut world = World::new();
+    let (session, mut guest) = world.guest(1);
+    for _ in 0..MAX_BUDGET {
+        assert_eq!(world.beat(&mut guest), Some(true));
+    }
+    assert_eq!((world.beat(&mut guest), world.tally.over_budget), (None, 1));
+    world.sweep(1);
+    let more = (0..MAX_BUDGET).filter(|_| world.beat(&mut guest).is_some());
+    assert_eq!(more.count(), usize::from(BUDGET_PER_TICK));
+    world
+        .endpoint
+        .tick
+        .fetch_add(MAX_AGE - 1, Ordering::Relaxed);
+    assert_eq!(world.beat(&mut guest), Some(true), "of the last moment");
+    world.endpoint.tick.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(world.beat(&mut guest), None);
+    assert!(!world.endpoint.sessions.contains(session));
+}
+
+#[test]
+fn who_was_put_out_is_not_answered_as_if_nothing_had_happened() {
+    let mut world = World::new();
+    let (session, mut guest) = world.guest(1);
+    assert_eq!(world.beat(&mut guest), Some(true));
+    world.endpoint.set_void(session);
+    assert_eq!(world.beat(&mut guest), Some(false));
+}
+
+#[test]
+fn each_session_is_judged_by_the_silence_that_it_was_told_last() {
+    let mut world = World::new();
+    let (before, mut early) = world.guest(1);
+    let (after, mut late) = world.guest(2);
+    assert!(world.beat(&mut early).is_some() && world.beat(&mut late).is_some());
+    let slow = Rhythm::new(Duration::from_secs(20), Duration::from_secs(25));
+    world.endpoint.rhythm.store(pack(slow), Ordering::Relaxed);
+    assert!(world.beat(&mut late).is_some(), "it is told");
+    world.sweep(ticks(Duration::from_secs(3)) + 2);
+    let stage = |id| {
+        let stage = world
+            .endpoint
+            .sessions
+            .with(id, |session| session.hot.stage);
+        stage.unwrap()
+    };
+    assert_eq!((stage(before), stage(after)), (Stage::Hidden, Stage::Live));
 }
