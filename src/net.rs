@@ -312,7 +312,7 @@ impl Visitor {
             .ok()?
             .ok()?;
         self.door.hall().gate.note_m1(self.pass);
-        let Ok(_place) = Arc::clone(&self.door.waiting).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.door.waiting).try_acquire_owned() else {
             self.why = Turned::Busy;
             let m2 = Responder::busy(&host.envelopes(), &m1, &mut OsRandom::new())?;
             timeout_at(deadline, stream.write_all(&*m2))
@@ -335,7 +335,10 @@ impl Visitor {
                 &mut OsRandom::new(),
             )
         });
-        let (responder, m2) = match answer.await.ok()? {
+        let answer = answer.await.ok()?;
+        // Whoever is silent from now on has a place of the gate's, and none among those who wait.
+        drop(place);
+        let (responder, m2) = match answer {
             Ok(answered) => answered,
             Err(ResponderError::Silence) => return None,
             Err(ResponderError::Refuse(m2)) => {
@@ -377,4 +380,70 @@ async fn discard_until(stream: &mut TcpStream, deadline: Deadline) {
         }
     }
     tokio::time::sleep_until(deadline).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::handshake::{Initiator, InitiatorError};
+    use crate::crypto::identity::Identity;
+    use crate::crypto::kdf::{Group, NetworkName};
+    use crate::crypto::secret::Passphrase;
+    use crate::wire::packet::Role;
+
+    struct Tracker {
+        group: Group,
+        identity: Identity,
+    }
+
+    impl Host for Tracker {
+        fn local(&self) -> Local<'_> {
+            Local {
+                group: &self.group,
+                identity: &self.identity,
+                role: Role::Tracker,
+                has_aes: false,
+            }
+        }
+
+        fn envelopes(&self) -> Vec<EnvelopeKeys> {
+            vec![EnvelopeKeys::open(&self.group)]
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_keeps_its_proof_to_itself_keeps_nobody_from_a_processor() {
+        let passphrase = Passphrase::parse("a passphrase for tests").unwrap();
+        let host = Arc::new(Tracker {
+            group: Group::derive(&passphrase, NetworkName::default()),
+            identity: Identity::generate(&mut OsRandom::new()),
+        });
+        let door = Doorkeeper {
+            waiting: Arc::new(Semaphore::new(1)),
+            ..Doorkeeper::new()
+        };
+        let listener = listen_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut visits = Vec::new();
+        for number in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let (mut accepted, from) = listener.accept().await.unwrap();
+            let (visitor, host) = (door.enter(from.ip()).unwrap(), Arc::clone(&host));
+            tokio::spawn({
+                let host = Arc::clone(&host);
+                async move { visitor.shake_hands(&mut accepted, host).await.is_some() }
+            });
+            let envelope = EnvelopeKeys::open(&host.group);
+            let random = &mut OsRandom::new();
+            let (initiator, m1) = Initiator::start(host.local(), Role::Tracker, &envelope, random);
+            stream.write_all(&*m1).await.unwrap();
+            let mut m2 = Box::new([0; HELLO_LEN]);
+            stream.read_exact(&mut *m2).await.unwrap();
+            // We are as whom we called, which only a whole answer shows; m3 never comes.
+            let answer = initiator.read_answer(&m2);
+            let is_whole = matches!(answer, Ok(_) | Err(InitiatorError::Loop));
+            assert!(is_whole, "visitor {number}: {:?}", answer.err());
+            visits.push(stream);
+        }
+    }
 }
