@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::TrackerSeed;
-use crate::crypto::random::{Random, random_bytes};
+use crate::crypto::random::Random;
 use crate::crypto::secret::Secret;
 use crate::disk::{PrivateFileError, read_private, write_private};
 
@@ -48,11 +48,11 @@ pub fn tracker_seed(dir: &Path, random: &mut dyn Random) -> Result<TrackerSeed, 
 
 fn key(path: &Path, random: &mut dyn Random) -> Result<Secret<32>, KeyFileError> {
     if let Some(bytes) = read_private(path)? {
-        let key = <[u8; 32]>::try_from(bytes.as_slice())
+        let key = <&[u8; 32]>::try_from(bytes.as_slice())
             .map_err(|_| KeyFileError::Damaged(path.to_owned()))?;
-        return Ok(Secret::new(key));
+        return Ok(Secret::from_fn(|place| *place = *key));
     }
-    let key = Secret::new(random_bytes(random));
+    let key = Secret::from_fn(|key| random.fill(key));
     write_private(path, key.expose()).map_err(|source| PrivateFileError::Io {
         path: path.to_owned(),
         source,

@@ -20,6 +20,8 @@ use crate::wire::text::safe;
 
 /// Longer than any passphrase in a file, in bytes.
 const MAX_FILE_LEN: u64 = 4096;
+/// For as much, and for what the standard library wants to be free when it looks whether that was all.
+const ROOM: usize = 4096 + 64;
 
 /// May questions be asked?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +190,7 @@ fn credential() -> Option<PathBuf> {
 
 fn read(path: &Path, what: &str, screen: &Screen) -> Result<Zeroizing<String>, Failure> {
     if path == Path::new("-") {
-        let mut text = Zeroizing::new(String::new());
+        let mut text = room();
         let read = io::stdin().lock().take(MAX_FILE_LEN).read_line(&mut text);
         read.map_err(|error| Failure::usage(format!("no {what} on standard input: {error}")))?;
         return Ok(text);
@@ -204,21 +206,28 @@ fn read(path: &Path, what: &str, screen: &Screen) -> Result<Zeroizing<String>, F
     first_part(file, path, what)
 }
 
-fn open(path: &Path, what: &str) -> Result<File, Failure> {
-    File::open(path).map_err(|error| unreadable(path, what, &error))
+fn first_part(file: File, path: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
+    read_all(file).map_err(|error| unreadable(path, what, &error))
 }
 
-fn first_part(file: File, path: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE_LEN)
-        .read_to_string(&mut text)
-        .map_err(|error| unreadable(path, what, &error))?;
-    Ok(text)
+fn open(path: &Path, what: &str) -> Result<File, Failure> {
+    File::open(path).map_err(|error| unreadable(path, what, &error))
 }
 
 fn unreadable(path: &Path, what: &str, error: &io::Error) -> Failure {
     let path = safe(&path.to_string_lossy());
     Failure::usage(format!("cannot read the {what} from {path}: {error}"))
+}
+
+fn read_all(source: impl io::Read) -> io::Result<Zeroizing<String>> {
+    let mut text = room();
+    source.take(MAX_FILE_LEN).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// For all that is read: a text that grows leaves what was in it behind.
+fn room() -> Zeroizing<String> {
+    Zeroizing::new(String::with_capacity(ROOM))
 }
 
 fn check(text: &str) -> Result<Passphrase, Failure> {
@@ -236,5 +245,20 @@ pub fn judge(passphrase: &Passphrase, purpose: Purpose) -> Result<(), Failure> {
         } if !rate(passphrase).is_enough() => Err(Failure::usage("this passphrase can be guessed")
             .hint("take one from \"p2pfs passphrase\", or give --allow-weak-passphrase")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_read_stays_where_it_was_begun() {
+        let (room, long) = (room().capacity(), "x".repeat(10_000));
+        assert!(room >= ROOM);
+        for len in [0, 31, 4095, 4096, 10_000] {
+            let text = read_all(long[..len].as_bytes()).unwrap();
+            assert_eq!((text.len(), text.capacity()), (len.min(4096), room));
+        }
     }
 }

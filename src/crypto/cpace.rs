@@ -47,9 +47,11 @@ impl Exchange {
         if secret == RistrettoPoint::identity() {
             return Err(InvalidShare);
         }
-        let bytes = secret.compress().to_bytes();
+        let mut compressed = secret.compress();
         secret.zeroize();
-        Ok(Secret::new(bytes))
+        let shared = Secret::from_fn(|place| *place = *compressed.as_bytes());
+        compressed.zeroize();
+        Ok(shared)
     }
 }
 
@@ -72,7 +74,7 @@ pub(super) fn session_key(
     ] {
         prepend_len(&mut input, part);
     }
-    Secret::new(sha512(&input))
+    Secret::from_fn(|place| *place = sha512(&input))
 }
 
 fn generator(password: &[u8], channel: &[u8], session: &[u8]) -> RistrettoPoint {

@@ -2,7 +2,7 @@
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 
-use super::random::{Random, random_bytes};
+use super::random::Random;
 use super::secret::Secret;
 use crate::wire::id::PeerId;
 
@@ -17,7 +17,7 @@ impl Identity {
     /// A new identity.
     #[must_use]
     pub fn generate(random: &mut dyn Random) -> Self {
-        Self::from_private(Secret::new(random_bytes(random)))
+        Self::from_private(Secret::from_fn(|key| random.fill(key)))
     }
 
     /// The identity with this private key.

@@ -67,18 +67,14 @@ impl Group {
         let salt = context.finish();
         let params = Params::new(ARGON2_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32))
             .expect("the constants are within Argon2's bounds");
-        let mut pw = [0; 32];
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(
-                passphrase.expose().as_bytes(),
-                &salt.as_ref()[..16],
-                &mut pw,
-            )
-            .expect("passphrase, salt and output are within Argon2's bounds");
-        Self {
-            network,
-            pw: Secret::new(pw),
-        }
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let (passphrase, salt) = (passphrase.expose().as_bytes(), &salt.as_ref()[..16]);
+        let pw = Secret::from_fn(|pw| {
+            argon2
+                .hash_password_into(passphrase, salt, pw)
+                .expect("passphrase, salt and output are within Argon2's bounds");
+        });
+        Self { network, pw }
     }
 
     /// The network name.
@@ -153,11 +149,11 @@ pub(super) fn extract(salt: &[u8], ikm: &[&[u8]]) -> hkdf::Prk {
 
 /// HKDF-Expand to 32 bytes.
 pub(super) fn expand(prk: &hkdf::Prk, info: &[u8]) -> Secret<32> {
-    let mut key = [0; 32];
-    prk.expand(&[info], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(&mut key))
-        .expect("32 bytes are one block of HKDF-SHA256");
-    Secret::new(key)
+    Secret::from_fn(|key| {
+        prk.expand(&[info], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(key))
+            .expect("32 bytes are one block of HKDF-SHA256");
+    })
 }
 
 /// HKDF-Expand from a secret of 32 bytes that serves as PRK itself.

@@ -12,12 +12,18 @@ use crate::wire::text::nfc;
 pub struct Secret<const N: usize>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
-    /// Takes over `bytes`; the caller's copy is wiped.
+    /// A copy of `bytes`. What is secret already leaves no other copy with [`Secret::from_fn`].
     #[must_use]
-    pub fn new(mut bytes: [u8; N]) -> Self {
+    pub fn new(bytes: [u8; N]) -> Self {
+        Self::from_fn(|place| *place = bytes)
+    }
+
+    /// What `fill` writes over the zeros that it is given: it is made where it stays.
+    #[must_use]
+    pub fn from_fn(fill: impl FnOnce(&mut [u8; N])) -> Self {
         // Boxed, so that moving a secret leaves no copy behind.
-        let secret = Self(Box::new(bytes));
-        bytes.zeroize();
+        let mut secret = Self(Box::new([0; N]));
+        fill(&mut secret.0);
         secret
     }
 
@@ -110,6 +116,13 @@ impl fmt::Debug for Passphrase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_what_was_written_where_it_stays() {
+        let secret = Secret::from_fn(|place: &mut [u8; 4]| place[1..].fill(7));
+        assert_eq!(*secret.expose(), [0, 7, 7, 7]);
+        assert!(secret == Secret::new([0, 7, 7, 7]) && secret != Secret::new([0; 4]));
+    }
 
     #[test]
     fn debug_shows_no_secret() {

@@ -121,13 +121,11 @@ impl TicketOffice {
     /// The office of one tracker for one passphrase: with another of either, all tickets are void.
     #[must_use]
     pub fn new(group: &Group, seed: &TrackerSeed) -> Self {
-        let mut secret = [0; 64];
-        secret[..32].copy_from_slice(seed.0.expose());
-        secret[32..].copy_from_slice(group.pw().expose());
-        Self {
-            secret: Secret::new(secret),
-            roll: None,
-        }
+        let secret = Secret::from_fn(|secret| {
+            secret[..32].copy_from_slice(seed.0.expose());
+            secret[32..].copy_from_slice(group.pw().expose());
+        });
+        Self { secret, roll: None }
     }
 
     /// From now on a ticket is good only while its user is on `roll` with the same password.
@@ -433,7 +431,8 @@ fn decode(plain: &[u8]) -> Result<TicketContent, DecodeError> {
     let expires_ms = u64::from_be_bytes(take(&mut rest)?);
     let id = take(&mut rest)?;
     let credential_mark = take(&mut rest)?;
-    let resume = Secret::new(take(&mut rest)?);
+    let (secret, mut rest) = rest.split_first_chunk().ok_or(DecodeError("cut short"))?;
+    let resume = Secret::from_fn(|place| *place = *secret);
     let peer = PeerId(take(&mut rest)?);
     let user: [u8; USER_LEN] = take(&mut rest)?;
     let user = user
