@@ -26,7 +26,9 @@ use p2pfs::proto::session::Rhythm;
 use p2pfs::tracker::engine::{Busy, Engine, Job, Outlet, Scratch, Spot};
 use p2pfs::tracker::registry::{Place, Registry};
 use p2pfs::tracker::service::Service;
-use p2pfs::wire::control::{Cursor, Publication, PublicationKind, Request, Response, Search};
+use p2pfs::wire::control::{
+    Cursor, Files, Publication, PublicationKind, Request, Response, Search,
+};
 use p2pfs::wire::id::{ContentId, PeerId};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -731,4 +733,115 @@ fn the_same_seed_is_the_same_run() {
     let (one, two) = (run(), run());
     assert_eq!(one, two);
     assert!(!one.0.is_empty(), "something happened");
+}
+
+/// All that a peer and its tracker have to say to each other at this moment.
+fn talk(tracker: &mut Tracker, now: Instant, number: usize, peer: &mut Attachment) -> Vec<Event> {
+    let (mut events, mut bytes) = (Vec::new(), Vec::new());
+    peer.handle_timeout(now);
+    while peer.poll_transmit(now, &mut bytes) {
+        for (_, mut answer) in tracker.hear((now, UNIX_MS), address(number), &mut bytes) {
+            peer.handle_datagram(now, &mut answer);
+        }
+        bytes.clear();
+    }
+    events.extend(std::iter::from_fn(|| peer.poll_event()));
+    events
+}
+
+/// A tracker that asks for passwords, as far as names go, and two machines of one user.
+fn two_machines() -> (World, [Attachment; 2]) {
+    let mut world = World::new(1, 0, FINE);
+    let office = TicketOffice::new(&GROUP, &TrackerSeed(Secret::new([7; 32])));
+    let endpoint = Endpoint::new(office, rhythm(), 1, &mut world.seeded());
+    let mut service = Service::new(1000, Vec::new());
+    service.leave_names_to_passwords();
+    let engine = Engine::new(endpoint, service, None);
+    world.tracker.as_mut().unwrap().engine = engine;
+    let machines = [0, 1].map(|number| {
+        let (established, random) = (world.shake_hands(number).unwrap(), world.seeded());
+        let user = "ana".parse().unwrap();
+        Attachment::new(world.now, established, user, 8001, Box::new(random))
+    });
+    (world, machines)
+}
+
+#[test]
+fn who_wakes_after_its_user_logged_in_elsewhere_is_not_taken_for_logged_in() {
+    let (mut world, [mut first, mut second]) = two_machines();
+    let now = world.now;
+    let tracker = world.tracker.as_mut().unwrap();
+    let is_in = |events: &[Event]| events.contains(&Event::LoggedIn);
+    first.request(
+        now,
+        Request::Publish(Files {
+            files: vec![file(0, 1)],
+        }),
+    );
+    assert!(is_in(&talk(tracker, now, 0, &mut first)));
+    for _ in 0..20 {
+        tracker.engine.sweep((now, UNIX_MS), &mut tracker.scratch);
+    }
+    assert!(
+        is_in(&talk(tracker, now, 1, &mut second)),
+        "the silent one gives the name back"
+    );
+    // Its clock stood still with it.
+    let ends = |event: &Event| matches!(event, Event::Lost | Event::NeedHandshake);
+    let hears = (0..100).any(|tenth| {
+        let now = now + tenth * SECOND / 10;
+        talk(tracker, now, 0, &mut first).iter().any(ends)
+    });
+    assert!(
+        hears,
+        "its heartbeats were answered as if nothing had happened"
+    );
+    assert_eq!(tracker.registry().peer_count(), 1);
+}
+
+#[test]
+fn a_request_of_a_session_whose_login_is_gone_ends_that_session() {
+    let mut world = World::new(1, 1, FINE);
+    world.run(5 * SECOND);
+    assert!(world.everybody_is_there());
+    let tracker = world.tracker.as_ref().unwrap();
+    tracker.engine.service().end(id(0), || true);
+    assert_eq!(world.found(0), 0);
+    // It searches every five seconds, and comes back by its ticket.
+    world.run(15 * SECOND);
+    assert!(world.everybody_is_there());
+}
+
+#[test]
+fn a_farewell_of_an_older_session_does_not_end_the_newer_one() {
+    let (mut world, [mut older, _]) = two_machines();
+    let now = world.now;
+    let tracker = world.tracker.as_mut().unwrap();
+    talk(tracker, now, 0, &mut older);
+    // The farewell is opened, and waits for its clerk meanwhile.
+    let mut farewell = Vec::new();
+    assert!(older.poll_farewell(&mut farewell));
+    let (mut post, mut later) = (Post::default(), VecDeque::new());
+    let mut spots = [Spot::new(0, farewell.len(), address(0))];
+    let scratch = &mut tracker.scratch;
+    tracker
+        .engine
+        .handle(now, &mut farewell, &mut spots, scratch, &mut post);
+    std::mem::swap(&mut post.jobs, &mut later);
+    assert_eq!(later.len(), 1);
+    let (established, random) = (world.shake_hands(0).unwrap(), world.seeded());
+    let user = "ana".parse().unwrap();
+    let mut newer = Attachment::new(now, established, user, 8001, Box::new(random));
+    let tracker = world.tracker.as_mut().unwrap();
+    let events = talk(tracker, now, 0, &mut newer);
+    assert!(events.contains(&Event::LoggedIn));
+    let job = later.pop_front().unwrap();
+    let Tracker {
+        engine,
+        random,
+        scratch,
+        ..
+    } = tracker;
+    engine.work((now, UNIX_MS), job, random, scratch, &mut post);
+    assert_eq!(tracker.registry().peer_count(), 1);
 }

@@ -300,13 +300,16 @@ impl Engine {
         let (to, len) = match job {
             Job::Answer(caller, back, request, _) => {
                 let is_leaving = request == Request::Leave;
+                let was_member = caller.is_member;
                 let times = (now, unix_ms);
                 let written = self.write_answer(times, &caller, &back, request, (random, out));
                 if let (Some(refusal), Some(counters)) = (&written.refusal, outlet.counters()) {
                     counters.refusal(refusal);
                 }
                 let len = self.endpoint.respond(&back, out, |_| written.class);
-                if is_leaving {
+                // Who takes itself for logged in, and is not, joins again when its session does not answer.
+                let is_stray = was_member && written.refusal == Some(Refusal::NotLoggedIn);
+                if is_leaving || is_stray {
                     self.endpoint.end(caller.session, &mut scratch.events);
                 }
                 (caller.from, len)

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::index::{NameId, Rank};
 use super::reach::{Interface, reach};
-use super::registry::{Arrival, PeerNumber, Place, Registry};
+use super::registry::{Arrival, PeerNumber, Place, Record, Registry};
 use crate::crypto::random::{Random, random_bytes};
 use crate::crypto::secret::Secret;
 use crate::crypto::ticket::{TICKET_LIFE_MS, TicketContent, TicketOffice};
@@ -141,7 +141,12 @@ impl Service {
         let answer = match request {
             Request::Login(login) => self.log_in(moment, caller, login.user),
             Request::Leave => {
-                if let Some(record) = self.change().leave(caller.peer) {
+                let mut registry = self.change();
+                // A newer session of this peer may have logged in meanwhile.
+                let is_its = |record: &Record| record.session == caller.session;
+                if registry.record(&caller.peer).is_some_and(is_its)
+                    && let Some(record) = registry.leave(caller.peer)
+                {
                     info!(user = %record.user, peer = ?caller.peer, from = %caller.from, "peer left");
                 }
                 Ok(Response::Left)
@@ -242,6 +247,8 @@ impl Service {
         let user = match (&caller.ticket, registry.record(&caller.peer)) {
             (Some(ticket), _) => ticket.user.clone(),
             (None, Some(record)) => record.user.clone(),
+            // It was logged in, and its name was given to another key meanwhile.
+            (None, None) if caller.is_member => return Err(Refusal::NotLoggedIn),
             // Neither a ticket nor a login: LOGIN will come.
             (None, None) => return Ok(()),
         };
