@@ -98,13 +98,15 @@ impl Executor {
         }
         if hits.iter().any(|hit| hit.file.kind.is_hashed()) {
             hits.retain(|hit| hit.file.kind.is_hashed());
+        } else {
+            // Whichever is done first.
+            hits.truncate(1);
         }
-        // One content has one length: of several claims the one that most people make counts.
-        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
-        hits.dedup_by_key(|hit| hit.file.content);
+        let hits = believed(hits);
         match hits.as_slice() {
             [] => Err(missing()),
             [only] => Ok(only.clone()),
+            several if is_disputed(several) => Err(disputed(item, several)),
             several => {
                 let choices = several.iter().map(|hit| {
                     let digits = &hit.file.content.to_hex()[..ContentId::SHORT_LEN / 2];
@@ -139,8 +141,8 @@ impl Executor {
             let is_here = own.iter().any(|own| own.file.content == hit.file.content);
             !is_here && hit.file.kind.is_hashed() && is_owned(hit, owner)
         });
-        let mut met = std::collections::HashSet::new();
-        hits.retain(|hit| met.insert(hit.file.content));
+        let mut hits = believed(hits);
+        hits.dedup_by_key(|hit| hit.file.content);
         if hits.is_empty() {
             let line = format!("nothing that is not here already matches \"{text}\"");
             return Err(Failure::new(Class::NotFound, line));
@@ -192,9 +194,9 @@ impl Executor {
         }
         let mut hits = self.peer.files(None, MAX_LISTED).await?.hits;
         hits.retain(is_meant);
-        hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
-        hits.dedup_by_key(|hit| hit.file.content);
+        let mut hits = believed(hits);
         match hits.len() {
+            _ if is_disputed(&hits) => Err(disputed(item, &hits)),
             0 => Err(Failure::new(Class::NotFound, format!("nobody has {item}"))),
             1 => Ok(hits.swap_remove(0)),
             count => Err(Failure::usage(format!("{item} fits {count} files"))
@@ -214,6 +216,46 @@ fn is_owned(hit: &Hit, owner: Option<&UserName>) -> bool {
         hit.holders as usize > hit.owners.len()
             || hit.owners.iter().any(|o| o.folded() == owner.folded())
     })
+}
+
+/// One content has one length and is one kind of thing: of several claims that counts which most people make
+/// under one name. Where as many make another, both are left.
+fn believed(mut hits: Vec<Hit>) -> Vec<Hit> {
+    hits.sort_by_key(|hit| (hit.file.content, std::cmp::Reverse(hit.holders)));
+    let claim = |hit: &Hit| (hit.file.len, hit.file.kind);
+    let mut believed: Vec<Hit> = Vec::new();
+    for hit in hits {
+        let mut others = believed
+            .iter()
+            .rev()
+            .take_while(|other| other.file.content == hit.file.content);
+        if others.all(|other| other.holders == hit.holders && claim(other) != claim(&hit)) {
+            believed.push(hit);
+        }
+    }
+    believed
+}
+
+/// Of what is [`believed`]: are there different claims about one content?
+fn is_disputed(hits: &[Hit]) -> bool {
+    let same = |two: &[Hit]| two[0].file.content == two[1].file.content;
+    hits.windows(2).any(same)
+}
+
+fn disputed(item: &str, hits: &[Hit]) -> Failure {
+    let claims = hits.iter().map(|hit| {
+        let owner = hit.owners.first().map_or("?", UserName::as_str);
+        format!(
+            "{} of {owner} ({})",
+            hit.file.shown_name(),
+            render::size_of(&hit.file)
+        )
+    });
+    let claims = claims.collect::<Vec<_>>().join(", ");
+    Failure::usage(format!(
+        "people disagree about what \"{item}\" is: {claims}"
+    ))
+    .hint("--from USER takes it from one of them")
 }
 
 /// `name#1a2b` is a name and the first digits of an id; everything else is a name.
@@ -252,7 +294,7 @@ pub(super) fn names(item: &str, shared: &Shared) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::control::Publication;
+    use crate::wire::control::{Publication, PublicationKind};
 
     #[test]
     fn choices_are_told_from_names() {
@@ -263,13 +305,43 @@ mod tests {
         assert_eq!(split_choice("#1a2b"), ("#1a2b", None));
     }
 
+    fn hit(content: u8, len: u64, kind: PublicationKind, holders: u32) -> Hit {
+        let file = Publication {
+            name: "talk.mp4".parse().unwrap(),
+            content: ContentId([content; 32]),
+            len,
+            kind,
+        };
+        let owners = vec!["bob".parse().unwrap()];
+        Hit {
+            file,
+            owners,
+            holders,
+        }
+    }
+
+    #[test]
+    fn of_several_claims_about_one_content_the_most_common_one_counts() {
+        use PublicationKind::{File, Folder};
+        let (honest, other) = (hit(1, 500, File, 2), hit(2, 7, File, 1));
+        let lies = [hit(1, 1, File, 1), hit(1, 500, Folder, 1)];
+        let [short, folder] = lies.clone();
+        let told = believed(vec![short.clone(), honest.clone(), folder, other.clone()]);
+        assert_eq!(told, [honest.clone(), other]);
+        assert!(!is_disputed(&told));
+        // The same claim under another name is no other claim.
+        assert_eq!(believed(vec![honest.clone(), honest.clone()]), [honest]);
+        let told = believed(vec![short, hit(1, 500, File, 1)]);
+        assert!(told.len() == 2 && is_disputed(&told));
+    }
+
     #[test]
     fn a_share_is_meant_by_name_id_or_path() {
         let file = Publication {
             name: "talk.mp4".parse().unwrap(),
             content: ContentId([0x1a; 32]),
             len: 5,
-            kind: crate::wire::control::PublicationKind::File,
+            kind: PublicationKind::File,
         };
         let shared = Shared {
             file,

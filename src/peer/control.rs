@@ -201,6 +201,28 @@ impl Control {
     }
 }
 
+#[cfg(test)]
+impl Control {
+    /// A tracker that answers so.
+    pub(super) fn answering(
+        mut answer: impl FnMut(Request) -> Result<Response, RequestError> + Send + 'static,
+    ) -> Self {
+        let (messages, mut asked) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            while let Some(Message::Ask(request, reply)) = asked.recv().await {
+                let _ = reply.send(answer(request));
+            }
+        });
+        Self {
+            messages,
+            tracker: PeerId([0; 32]),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            has_password: false,
+            logged_out: watch::channel(None).1,
+        }
+    }
+}
+
 async fn enrol_with_retries(
     setup: &Setup,
     deadline: tokio::time::Instant,

@@ -103,7 +103,8 @@ async fn hits(
         Response::Found(page) | Response::Files(page) => Some(page),
         _ => None,
     };
-    let key = |hit: &Hit| (hit.file.name.clone(), hit.file.content);
+    // Of one name and content there may be several claims: a length that somebody made up, say.
+    let key = |hit: &Hit| hit.file.clone();
     let (hits, total) = walk(control, limit, request, pick, key).await?;
     Ok(Listing {
         hits,
@@ -125,7 +126,7 @@ async fn walk<T, K: Hash + Eq>(
     for _ in 0..MAX_PAGES {
         let page = match control.ask(request(cursor.clone())).await {
             // Long listings are walked at the pace that the tracker sets.
-            Err(RequestError::TooFast(wait)) if !entries.is_empty() => {
+            Err(RequestError::TooFast(wait)) if first.is_some() => {
                 tokio::time::sleep(wait.min(MAX_WAIT)).await;
                 continue;
             }
@@ -139,7 +140,8 @@ async fn walk<T, K: Hash + Eq>(
                 .filter(|entry| seen.insert(key(entry))),
         );
         match page.next {
-            Some(next) if entries.len() < limit => cursor = next,
+            // A page may be empty, and the next one not; but each begins elsewhere.
+            Some(next) if entries.len() < limit && next != cursor => cursor = next,
             next => {
                 is_end = next.is_none();
                 break;
@@ -152,4 +154,71 @@ async fn walk<T, K: Hash + Eq>(
     let total = first.filter(|_| !is_end).unwrap_or(found);
     let bound = total & AT_LEAST;
     Ok((entries, (total & !AT_LEAST).max(found) | bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::wire::control::{Publication, PublicationKind};
+
+    fn hit(len: u64, kind: PublicationKind) -> Hit {
+        let file = Publication {
+            name: "talk.mp4".parse().unwrap(),
+            content: ContentId([1; 32]),
+            len,
+            kind,
+        };
+        Hit {
+            file,
+            owners: vec!["bob".parse().unwrap()],
+            holders: 1,
+        }
+    }
+
+    /// A tracker with these pages, each of whose cursors is the number of the page that it asks for.
+    fn pages(pages: Vec<(Vec<Hit>, Option<u8>)>) -> (Control, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let control = Control::answering(move |request| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let Request::Search(search) = request else {
+                panic!("{request:?}")
+            };
+            let number = search.cursor.0.first().copied().unwrap_or(0);
+            let (entries, next) = pages[usize::from(number)].clone();
+            let next = next.map(|next| Cursor(vec![next]));
+            Ok(Response::Found(Page {
+                entries,
+                next,
+                total: 9,
+            }))
+        });
+        (control, asked)
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_one_content_is_listed_once_for_each_claim() {
+        use PublicationKind::{File, Folder};
+        let claims = [hit(1, File), hit(500, File), hit(500, Folder)];
+        let [lie, honest, other] = claims.clone();
+        let again = vec![honest.clone(), other];
+        let (control, _) = pages(vec![(vec![lie, honest], Some(1)), (again, None)]);
+        let listing = search(&control, "talk", 100).await.unwrap();
+        assert_eq!((listing.hits, listing.total), (claims.to_vec(), 3));
+    }
+
+    #[tokio::test]
+    async fn an_empty_page_is_gone_past_and_one_that_leads_to_itself_is_the_last() {
+        let one = vec![hit(1, PublicationKind::File)];
+        let (control, asked) = pages(vec![
+            (Vec::new(), Some(1)),
+            (Vec::new(), Some(2)),
+            (one.clone(), Some(2)),
+        ]);
+        let listing = search(&control, "talk", 100).await.unwrap();
+        assert_eq!((listing.hits, asked.load(Ordering::Relaxed)), (one, 3));
+    }
 }
