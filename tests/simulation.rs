@@ -432,7 +432,8 @@ impl World {
                 }
                 Event::Failed(..) => peer.failed += 1,
                 Event::Acknowledged(ack) if peer.announcing == 0 && !peer.announce.agrees(&ack) => {
-                    for request in peer.announce.repeat() {
+                    peer.announce.repeat();
+                    while let Some(request) = peer.announce.poll_repeat() {
                         peer.attachment.request(now, request).unwrap();
                         peer.announcing += 1;
                     }

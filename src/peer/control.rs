@@ -171,24 +171,28 @@ impl Control {
         self.send(|reply| Message::Ask(request, reply)).await
     }
 
-    /// Publishes `file`, now and after every restart of the tracker.
+    /// Publishes `file`, now and after every restart of the tracker. A tracker that is too busy for it is told
+    /// again soon.
     ///
     /// # Errors
     /// When the tracker does not answer, or refuses; the file is announced again later all the same.
     pub async fn publish(&self, file: Publication) -> Result<(), RequestError> {
-        self.send(|reply| Message::Publish(file, reply))
-            .await
-            .map(drop)
+        self.tell(|reply| Message::Publish(file, reply)).await
     }
 
-    /// Takes a published file back.
+    /// Takes a published file back, as [`Control::publish`] publishes it.
     ///
     /// # Errors
     /// When the tracker does not answer; it is told again later all the same.
     pub async fn withdraw(&self, file: Publication) -> Result<(), RequestError> {
-        self.send(|reply| Message::Withdraw(file, reply))
-            .await
-            .map(drop)
+        self.tell(|reply| Message::Withdraw(file, reply)).await
+    }
+
+    async fn tell(&self, message: impl FnOnce(Reply) -> Message) -> Result<(), RequestError> {
+        match self.send(message).await {
+            Err(RequestError::TooFast(_)) => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     async fn send(&self, message: impl FnOnce(Reply) -> Message) -> Result<Response, RequestError> {

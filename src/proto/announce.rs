@@ -4,8 +4,10 @@
 //! that is not what we published, after a restart of the tracker say, everything is said again.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use crate::wire::control::{HeartbeatAck, Publication, PublicationKind, Request, batches};
+use crate::wire::MAX_FILES_PER_REQUEST;
+use crate::wire::control::{Files, HeartbeatAck, Publication, PublicationKind, Request, batches};
 use crate::wire::id::ContentId;
 use crate::wire::text::FileName;
 
@@ -18,6 +20,15 @@ pub struct Announce {
     published: BTreeMap<Key, Publication>,
     withdrawn: BTreeMap<Key, Publication>,
     digest: u64,
+    /// How far everything has been said again.
+    repeated: Option<Repeated>,
+}
+
+/// What was said again, to the key that was said last.
+#[derive(Debug)]
+enum Repeated {
+    Withdrawn(Option<Key>),
+    Published(Option<Key>),
 }
 
 impl Announce {
@@ -55,17 +66,46 @@ impl Announce {
         ack.digest == self.digest && ack.published as usize == self.published.len()
     }
 
-    /// Everything, from the beginning.
-    #[must_use]
-    pub fn repeat(&self) -> Vec<Request> {
-        let gone = batches(self.withdrawn.values().cloned())
-            .into_iter()
-            .map(Request::Unpublish);
-        let here = batches(self.published.values().cloned())
-            .into_iter()
-            .map(Request::Publish);
-        gone.chain(here).collect()
+    /// Says everything again, from the beginning: [`Announce::poll_repeat`] gives the requests.
+    pub fn repeat(&mut self) {
+        self.repeated = Some(Repeated::Withdrawn(None));
     }
+
+    /// Is there more to say again?
+    #[must_use]
+    pub const fn is_repeating(&self) -> bool {
+        self.repeated.is_some()
+    }
+
+    /// The next request of what is said again. It is made when it is asked for, so that what was taken back
+    /// meanwhile is not published by it.
+    pub fn poll_repeat(&mut self) -> Option<Request> {
+        if let Repeated::Withdrawn(last) = self.repeated.as_mut()? {
+            if let Some(batch) = batch_after(&self.withdrawn, last) {
+                return Some(Request::Unpublish(batch));
+            }
+            self.repeated = Some(Repeated::Published(None));
+        }
+        if let Some(Repeated::Published(last)) = &mut self.repeated
+            && let Some(batch) = batch_after(&self.published, last)
+        {
+            return Some(Request::Publish(batch));
+        }
+        self.repeated = None;
+        None
+    }
+}
+
+/// What fits one request of the files behind `last`, which moves on.
+fn batch_after(files: &BTreeMap<Key, Publication>, last: &mut Option<Key>) -> Option<Files> {
+    let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let files = files.range((after, Bound::Unbounded));
+    let files = files.map(|(_, file)| file.clone());
+    let batch = batches(files.take(MAX_FILES_PER_REQUEST))
+        .into_iter()
+        .next()?;
+    *last = batch.files.last().map(key_of);
+    Some(batch)
 }
 
 fn key_of(file: &Publication) -> Key {
@@ -140,10 +180,30 @@ mod tests {
         }
         let mut tracker = Tracker::default();
         assert!(!announce.agrees(&tracker.ack()));
-        for request in announce.repeat() {
+        announce.repeat();
+        while let Some(request) = announce.poll_repeat() {
             tracker.handle(&request);
         }
         assert!(announce.agrees(&tracker.ack()));
+    }
+
+    #[test]
+    fn what_is_taken_back_while_everything_is_said_again_is_not_published_by_it() {
+        let (mut announce, mut tracker) = (Announce::default(), Tracker::default());
+        for number in 0..200 {
+            announce.publish(file(number));
+        }
+        announce.repeat();
+        for number in [199, 0, 99] {
+            tracker.handle(&announce.poll_repeat().unwrap());
+            let gone = announce.withdraw(&file(number)).unwrap();
+            tracker.handle(&gone);
+            announce.confirm(&gone);
+        }
+        while let Some(request) = announce.poll_repeat() {
+            tracker.handle(&request);
+        }
+        assert!(announce.agrees(&tracker.ack()) && !announce.is_repeating());
     }
 
     proptest! {
@@ -158,7 +218,8 @@ mod tests {
                     announce.confirm(&request);
                 }
             }
-            for request in announce.repeat() {
+            announce.repeat();
+            while let Some(request) = announce.poll_repeat() {
                 tracker.handle(&request);
             }
             prop_assert!(announce.agrees(&tracker.ack()));

@@ -15,12 +15,15 @@ use crate::peer::enrol::{EnrolError, Enrolled, enrol};
 use crate::peer::event::{Event, JoinError, RequestError};
 use crate::proto::announce::Announce;
 use crate::proto::attachment::{self, Attachment, DialFailure};
-use crate::wire::MAX_DATAGRAM_LEN;
 use crate::wire::control::{Refusal, Request, Response};
 use crate::wire::id::RequestId;
+use crate::wire::{MAX_DATAGRAM_LEN, MAX_OUTSTANDING_REQUESTS};
 
 /// Pause before files are sent again that the tracker refused for coming too fast.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(10);
+
+/// PUBLISH and UNPUBLISH under way while all is announced again: the rest of what may be is left to others.
+const MAX_ANNOUNCING: usize = MAX_OUTSTANDING_REQUESTS / 2;
 
 /// Owns all that the session needs.
 pub(super) struct Task {
@@ -126,6 +129,7 @@ impl Task {
         while let Some(event) = self.attachment.poll_event() {
             self.handle_event(event);
         }
+        self.announce_more();
     }
 
     async fn transmit(&mut self) {
@@ -216,17 +220,13 @@ impl Task {
                 }
             }
             attachment::Event::Acknowledged(ack) => {
-                let may_announce = self
-                    .announce_not_before
-                    .is_none_or(|at| at <= Instant::now());
-                if self.announcing == 0 && may_announce && !self.announce.agrees(&ack) {
+                let is_quiet = self.announcing == 0 && !self.announce.is_repeating();
+                if is_quiet && self.may_announce() && !self.announce.agrees(&ack) {
                     info!(
                         known = ack.published,
                         "the tracker does not know all our files: announcing"
                     );
-                    for request in self.announce.repeat() {
-                        self.ask(request, None);
-                    }
+                    self.announce.repeat();
                 }
             }
             attachment::Event::Lost => {
@@ -236,6 +236,22 @@ impl Task {
             }
             attachment::Event::Back => self.tell(Event::TrackerBack),
             attachment::Event::NeedHandshake => self.dial(),
+        }
+    }
+
+    fn may_announce(&self) -> bool {
+        self.announce_not_before
+            .is_none_or(|at| at <= Instant::now())
+    }
+
+    /// Goes on with announcing everything, as far as the tracker has answered what was said of it.
+    fn announce_more(&mut self) {
+        while self.announcing < MAX_ANNOUNCING
+            && self.may_announce()
+            && !self.attachment.is_logged_out()
+            && let Some(request) = self.announce.poll_repeat()
+        {
+            self.ask(request, None);
         }
     }
 
@@ -274,9 +290,6 @@ impl Task {
             return;
         };
         let _ = reply.send(match response {
-            Response::Refused(Refusal::TooFast { .. }) if is_announcement(request) => {
-                Ok(Response::Published)
-            }
             Response::Refused(Refusal::TooFast { wait_ms }) => Err(RequestError::TooFast(
                 Duration::from_millis(u64::from(wait_ms)),
             )),
@@ -354,3 +367,6 @@ pub(super) async fn bind_towards(tracker: SocketAddr) -> std::io::Result<UdpSock
         SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await,
     }
 }
+
+#[cfg(test)]
+mod tests;
