@@ -506,6 +506,7 @@ impl World {
         tracker
             .registry()
             .search(&format!("file {peer} "), Place::START)
+            .filter(Result::is_ok)
             .count()
     }
 

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 use super::index::{Index, NameId};
-use super::registry::PeerNumber;
+use super::registry::{ContentPrefix, PeerNumber, prefix_of};
 use super::sets::{Set, Sets};
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::id::ContentId;
@@ -165,13 +165,19 @@ impl Catalog {
         (found == content).then(|| self.entries[entry as usize].len_and_kind & !KIND)
     }
 
-    /// What bears a name, from a content on.
-    pub(super) fn claims(&self, name: NameId, from: ContentId) -> impl Iterator<Item = Claim<'_>> {
+    /// What bears a name, from the contents with a prefix on, but for the first so many of those.
+    pub(super) fn claims(
+        &self,
+        name: NameId,
+        (prefix, given): (ContentPrefix, u32),
+    ) -> impl Iterator<Item = Claim<'_>> {
         let found = self
             .by_name
             .find(self.hashes.hash_one(name), |set| self.name_of(set) == name);
         let entries = found.map_or(&[][..], |set| self.sets.members(set));
-        let first = entries.partition_point(|entry| self.key(*entry).0 < from);
+        let first = entries.partition_point(|entry| self.prefix(*entry) < prefix);
+        let same = entries[first..].partition_point(|entry| self.prefix(*entry) == prefix);
+        let first = first + same.min(given as usize);
         entries[first..].iter().map(|entry| self.claim(*entry).1)
     }
 
@@ -218,6 +224,10 @@ impl Catalog {
     fn key(&self, entry: u32) -> (ContentId, u64) {
         let entry = &self.entries[entry as usize];
         (self.contents[entry.content as usize].id, entry.len_and_kind)
+    }
+
+    fn prefix(&self, entry: u32) -> ContentPrefix {
+        prefix_of(&self.key(entry).0)
     }
 
     fn name_of(&self, set: &Set) -> NameId {
@@ -436,7 +446,7 @@ mod tests {
                         model.iter().filter(|(_, n, _)| *n == name).map(|(_, _, c)| *c).collect();
                     let id = catalog.index.find(&file_name(name));
                     prop_assert_eq!(id.is_some(), !contents.is_empty());
-                    let claims = id.into_iter().flat_map(|id| catalog.claims(id, ContentId([0; 32])));
+                    let claims = id.into_iter().flat_map(|id| catalog.claims(id, ([0; 16], 0)));
                     let claims = claims.inspect(|claim| assert_eq!(claim.kind, kind_of(name)));
                     let found: Vec<_> = claims.map(|claim| claim.content.0[0]).collect();
                     prop_assert_eq!(found, contents.into_iter().collect::<Vec<_>>());

@@ -15,6 +15,7 @@ pub mod logins;
 pub mod metrics;
 pub mod notices;
 mod overflow;
+mod pages;
 pub mod reach;
 pub mod registry;
 pub mod reload;

@@ -22,6 +22,15 @@ pub const MAX_FILES_PER_PEER: usize = 100_000;
 /// The first bytes of a content's id: enough to say where a listing goes on.
 pub type ContentPrefix = [u8; 16];
 
+/// Of the id of `content`.
+pub(super) fn prefix_of(content: &ContentId) -> ContentPrefix {
+    *content.0.first_chunk().expect("an id has 32 bytes")
+}
+
+/// What one look at a listing spends on files that nobody here has: each costs one, and one for each of its
+/// holders. Half a millisecond or so.
+const STEP: usize = 4000;
+
 /// Where a listing of hits goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -31,6 +40,8 @@ pub struct Place {
     pub name: NameId,
     /// The content from which to go on.
     pub content: ContentPrefix,
+    /// How many of the name's files whose contents begin like that were given already.
+    pub given: u32,
 }
 
 impl Place {
@@ -39,7 +50,17 @@ impl Place {
         rank: Rank::Exact,
         name: NameId::from_bytes([0; 8]),
         content: [0; 16],
+        given: 0,
     };
+
+    /// Where the files of a name begin.
+    const fn first_of(rank: Rank, name: NameId) -> Self {
+        Self {
+            rank,
+            name,
+            ..Self::START
+        }
+    }
 }
 
 /// The machine's memory of its group.
@@ -202,18 +223,21 @@ impl Registry {
             })
     }
 
-    /// Published files whose name contains `term`, best first, from `place` on, each with its place.
-    pub fn search(&self, term: &str, place: Place) -> impl Iterator<Item = (Place, Hit)> {
-        let matches = self.catalog.index().search(term, (place.rank, place.name));
-        matches.flat_map(move |(rank, name)| self.hits(rank, name, place))
+    /// Published files whose name contains `term`, best first, from `place` on, each with its place. An error
+    /// is the last of them: so much was looked at in vain that the rest, from there on, had better wait.
+    pub fn search(
+        &self,
+        term: &str,
+        place: Place,
+    ) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let names = self.catalog.index().search(term, (place.rank, place.name));
+        self.hits(names, place)
     }
 
-    /// All published files, from `place` on, each with its place.
-    pub fn files(&self, place: Place) -> impl Iterator<Item = (Place, Hit)> {
-        self.catalog
-            .index()
-            .all(place.name)
-            .flat_map(move |name| self.hits(Rank::Exact, name, place))
+    /// All published files, from `place` on, as [`Registry::search`] gives them.
+    pub fn files(&self, place: Place) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let names = self.catalog.index().all(place.name);
+        self.hits(names.map(|name| Ok((Rank::Exact, name))), place)
     }
 
     /// What one user shares, after the file at `after`, each with its place.
@@ -242,20 +266,59 @@ impl Registry {
         self.roster.named(user).map_or(0, Record::file_count)
     }
 
-    fn hits(&self, rank: Rank, name: NameId, from: Place) -> impl Iterator<Item = (Place, Hit)> {
-        let mut first = [0; 32];
-        if (rank, name) == (from.rank, from.name) {
-            first[..16].copy_from_slice(&from.content);
-        }
-        let claims = self.catalog.claims(name, ContentId(first));
-        claims.filter_map(move |claim| {
-            let content = *claim.content.0.first_chunk().expect("an id has 32 bytes");
-            let place = Place {
-                rank,
-                name,
-                content,
+    fn hits(
+        &self,
+        names: impl Iterator<Item = Result<(Rank, NameId), (Rank, NameId)>>,
+        from: Place,
+    ) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let mut claims = names.flat_map(move |found| {
+            let (claims, end) = match found {
+                Ok((rank, name)) => (Some(self.claims(rank, name, from)), None),
+                Err((rank, name)) => (None, Some(Place::first_of(rank, name))),
             };
-            Some((place, self.hit(name, &claim)?))
+            claims.into_iter().flatten().map(Ok).chain(end.map(Err))
+        });
+        let (mut left, mut is_over) = (STEP, false);
+        std::iter::from_fn(move || {
+            while !is_over {
+                let (place, claim) = match claims.next()? {
+                    Ok((place, claim)) if left > 0 => (place, claim),
+                    Ok((place, _)) | Err(place) => {
+                        is_over = true;
+                        return Some(Err(place));
+                    }
+                };
+                if let Some(hit) = self.hit(place.name, &claim) {
+                    return Some(Ok((place, hit)));
+                }
+                left = left.saturating_sub(1 + claim.holders.len());
+            }
+            None
+        })
+    }
+
+    /// The files of one name, from `from` on if that is in it.
+    fn claims(
+        &self,
+        rank: Rank,
+        name: NameId,
+        from: Place,
+    ) -> impl Iterator<Item = (Place, Claim<'_>)> {
+        let is_in_it = (rank, name) == (from.rank, from.name);
+        let mut next = if is_in_it {
+            from
+        } else {
+            Place::first_of(rank, name)
+        };
+        let claims = self.catalog.claims(name, (next.content, next.given));
+        claims.map(move |claim| {
+            let content = prefix_of(&claim.content);
+            if content != next.content {
+                (next.content, next.given) = (content, 0);
+            }
+            let place = next;
+            next.given = next.given.saturating_add(1);
+            (place, claim)
         })
     }
 

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tracing::{debug, info};
 
-use super::index::{NameId, Rank};
+use super::pages::{clamp, fill, page_of_hits, place_of, read_cursor, read_number};
 use super::reach::{Interface, reach};
 use super::registry::{Arrival, PeerNumber, Place, Record, Registry};
 use crate::crypto::random::{Random, random_bytes};
@@ -15,17 +14,17 @@ use crate::crypto::secret::Secret;
 use crate::crypto::ticket::{TICKET_LIFE_MS, TicketContent, TicketOffice};
 use crate::proto::endpoint::Caller;
 use crate::proto::limiter::{Buckets, Rate};
-use crate::wire::MAX_PAGE_ENTRIES;
-use crate::wire::codec::{DecodeError, take};
 use crate::wire::control::{
-    AT_LEAST, Cursor, Hit, HolderRef, Kind, ListFiles, Locate, LoggedIn, PAGE_BUDGET, Page,
-    PageWriter, PathToken, PeerEntry, Plaintext, Refusal, Request, Response, Search, encoded_len,
+    AT_LEAST, Cursor, Hit, HolderRef, Kind, ListFiles, Locate, LoggedIn, Page, PageWriter,
+    PathToken, PeerEntry, Plaintext, Refusal, Request, Response, Search,
 };
 use crate::wire::id::{PeerId, RequestId};
 use crate::wire::text::UserName;
 
 /// Names that one search counts.
 const MAX_COUNTED: usize = 1000;
+/// Steps of one request that find nothing; then it is answered with where to go on.
+const MAX_STEPS: usize = 8;
 /// Searches of one peer.
 const SEARCH_RATE: Rate = Rate::new(20.0, 50.0);
 
@@ -336,27 +335,46 @@ impl Service {
     }
 
     fn search(&self, search: &Search) -> Page<Hit> {
-        let (place, is_first) = place_of(&search.cursor);
-        let registry = self.registry();
-        let mut page = page_of_hits(registry.search(&search.term, place));
+        let (mut page, is_first) = self.page_of_hits(&search.cursor, |registry, place| {
+            page_of_hits(registry.search(&search.term, place))
+        });
         if is_first && page.next.is_some() {
-            let count = registry.count(&search.term, MAX_COUNTED);
+            let count = self.registry().count(&search.term, MAX_COUNTED);
             let is_more = if count.is_all { 0 } else { AT_LEAST };
             page.total = clamp(count.names) | is_more;
         }
         page
     }
 
+    /// The page from `cursor` on, and whether it is the first one. Each step has the registry for itself, so
+    /// that whoever wants to change it need not wait for the whole page.
+    fn page_of_hits(
+        &self,
+        cursor: &Cursor,
+        step: impl Fn(&Registry, Place) -> Page<Hit>,
+    ) -> (Page<Hit>, bool) {
+        let (place, is_first) = place_of(cursor);
+        let mut page = step(&self.registry(), place);
+        for _ in 1..MAX_STEPS {
+            let Some(next) = page.next.as_ref().filter(|_| page.entries.is_empty()) else {
+                break;
+            };
+            page = step(&self.registry(), place_of(next).0);
+        }
+        (page, is_first)
+    }
+
     fn list_files(&self, list: &ListFiles) -> Result<Page<Hit>, Refusal> {
-        let registry = self.registry();
         let Some(user) = &list.user else {
-            let (place, is_first) = place_of(&list.cursor);
-            let mut page = page_of_hits(registry.files(place));
+            let (mut page, is_first) = self.page_of_hits(&list.cursor, |registry, place| {
+                page_of_hits(registry.files(place))
+            });
             if is_first && page.next.is_some() {
-                page.total = clamp(registry.name_count());
+                page.total = clamp(self.registry().name_count());
             }
             return Ok(page);
         };
+        let registry = self.registry();
         let after = read_cursor::<8>(&list.cursor).map(u64::from_be_bytes);
         let files = registry.files_of(user, after).ok_or(Refusal::NoSuchUser)?;
         let mut page = fill(files, |place: &u64| Cursor(place.to_be_bytes().to_vec()));
@@ -402,83 +420,5 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// As many entries as one datagram holds; the cursor names the last one.
-fn fill<K, T: Serialize>(
-    mut entries: impl Iterator<Item = (K, T)>,
-    cursor: impl Fn(&K) -> Cursor,
-) -> Page<T> {
-    let mut page = Page {
-        entries: Vec::new(),
-        next: None,
-        total: 0,
-    };
-    let (mut left, mut last) = (PAGE_BUDGET, None);
-    for (key, entry) in entries.by_ref() {
-        let len = encoded_len(&entry);
-        if len > left || page.entries.len() >= MAX_PAGE_ENTRIES {
-            page.next = last.as_ref().map(&cursor);
-            break;
-        }
-        left -= len;
-        last = Some(key);
-        page.entries.push(entry);
-    }
-    page.total = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
-    page
-}
-
-/// The same for hits, whose cursor names the next one.
-fn page_of_hits(hits: impl Iterator<Item = (Place, Hit)>) -> Page<Hit> {
-    let mut page = Page {
-        entries: Vec::new(),
-        next: None,
-        total: 0,
-    };
-    let mut left = PAGE_BUDGET;
-    for (place, hit) in hits {
-        let len = encoded_len(&hit);
-        if len > left || page.entries.len() >= MAX_PAGE_ENTRIES {
-            page.next = Some(cursor_of(place));
-            break;
-        }
-        left -= len;
-        page.entries.push(hit);
-    }
-    page.total = clamp(page.entries.len());
-    page
-}
-
-fn clamp(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn cursor_of(place: Place) -> Cursor {
-    let mut bytes = vec![place.rank.to_byte()];
-    bytes.extend(place.name.to_bytes());
-    bytes.extend(place.content);
-    Cursor(bytes)
-}
-
-/// The place that a cursor names, and whether it is the beginning. A broken one begins anew.
-fn place_of(cursor: &Cursor) -> (Place, bool) {
-    let parse = || -> Result<Place, DecodeError> {
-        let mut rest = cursor.0.as_slice();
-        let [rank] = take(&mut rest)?;
-        let name = NameId::from_bytes(take(&mut rest)?);
-        let content = take(&mut rest)?;
-        Ok(Place {
-            rank: Rank::from_byte(rank),
-            name,
-            content,
-        })
-    };
-    parse().map_or((Place::START, true), |place| (place, false))
-}
-
-fn read_number(cursor: &Cursor) -> Option<PeerNumber> {
-    read_cursor(cursor).map(PeerNumber::from_be_bytes)
-}
-
-fn read_cursor<const N: usize>(cursor: &Cursor) -> Option<[u8; N]> {
-    cursor.0.as_slice().try_into().ok()
-}
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! A search in short steps: each goes through as many segments as it can in half a millisecond or so.
+//! A search in short steps: each goes through as many segments as it can in half a millisecond or so, and a
+//! walk is a few of them.
 
 use super::texts::{Budget, END, Fit, Needle};
 use super::{Index, NameId, Rank};
@@ -10,6 +11,8 @@ const STEP: Budget = Budget(2000);
 /// Hits that the first step of a listing gathers; later ones gather more.
 const FIRST_HITS: usize = 32;
 const MORE_HITS: usize = 256;
+/// Steps of one walk.
+const MAX_STEPS: usize = 8;
 /// Steps of one count.
 const MAX_COUNT_STEPS: usize = 3;
 
@@ -142,17 +145,27 @@ impl Index {
         None
     }
 
-    /// The names that contain `term`, whatever its case, best first, from a place of an earlier walk on.
-    pub fn search(&self, term: &str, from: (Rank, NameId)) -> impl Iterator<Item = (Rank, NameId)> {
+    /// The names that contain `term`, whatever its case, best first, from a place of an earlier walk on. A
+    /// walk is a few steps; when something may be left, it ends with an error: the place to go on from.
+    pub fn search(
+        &self,
+        term: &str,
+        from: (Rank, NameId),
+    ) -> impl Iterator<Item = Result<(Rank, NameId), (Rank, NameId)>> {
         let query = Query::new(term);
-        let (mut hits, mut next, mut limit) = (Vec::new(), Some(from), FIRST_HITS);
+        let (mut hits, mut next, mut steps) = (Vec::new(), Some(from), 0);
         std::iter::from_fn(move || {
             while hits.is_empty() {
-                next = self.step(&query, next?, limit, &mut hits);
+                let from = next.take()?;
+                if steps == MAX_STEPS {
+                    return Some(Err(from));
+                }
+                let limit = if steps == 0 { FIRST_HITS } else { MORE_HITS };
+                next = self.step(&query, from, limit, &mut hits);
                 hits.reverse();
-                limit = MORE_HITS;
+                steps += 1;
             }
-            hits.pop()
+            hits.pop().map(Ok)
         })
     }
 
@@ -252,6 +265,13 @@ mod tests {
         let (index, mut hits) = (near_misses(3 * STEP.0), Vec::new());
         let next = index.step(&Query::new("abcd"), START, 20, &mut hits);
         assert!(hits.is_empty() && next.is_some_and(|next| next > START));
+    }
+
+    #[test]
+    fn a_walk_ends_though_it_found_nothing_and_says_where_to_go_on() {
+        let index = near_misses((MAX_STEPS + 1) * STEP.0);
+        let found: Vec<_> = index.search("abcd", START).collect();
+        assert!(matches!(found[..], [Err(next)] if next > START));
     }
 
     #[test]
