@@ -257,7 +257,7 @@ mod tests {
         let (room, long) = (room().capacity(), "x".repeat(10_000));
         assert!(room >= ROOM);
         for len in [0, 31, 4095, 4096, 10_000] {
-            let text = read_all(long[..len].as_bytes()).unwrap();
+            let text = read_all(&long.as_bytes()[..len]).unwrap();
             assert_eq!((text.len(), text.capacity()), (len.min(4096), room));
         }
     }
