@@ -12,14 +12,19 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::nearest::nearest;
+use crate::wire::id::Fingerprint;
+use crate::wire::text::UserName;
 
 /// Larger than any configuration, in bytes.
 const MAX_LEN: u64 = 1 << 20;
 /// The system's file, under the user's.
-const SYSTEM_FILE: &str = "/etc/p2pfs/config.toml";
+pub const SYSTEM_FILE: &str = "/etc/p2pfs/config.toml";
+/// Every key with its default.
+pub const TEMPLATE: &str = include_str!("../config/p2pfs.toml");
 
 /// A slower transfer would look like a dead one.
 const MIN_RATE: u64 = 16 << 10;
@@ -55,8 +60,10 @@ pub struct TrackerSection {
     /// Where peers find it: `host` or `host:port`.
     pub address: Option<String>,
     /// Its key print; empty for the one met first.
+    #[serde(deserialize_with = "a_key")]
     pub key: Option<String>,
     /// Address to listen on; empty for all.
+    #[serde(deserialize_with = "a_bind")]
     pub bind: Option<String>,
     /// Port to listen on, TCP and UDP.
     pub port: Option<u16>,
@@ -79,10 +86,13 @@ pub struct TrackerSection {
 #[serde(deny_unknown_fields, default)]
 pub struct PeerSection {
     /// Name under which others see this peer; empty for the login name.
+    #[serde(deserialize_with = "a_name")]
     pub name: Option<String>,
     /// Port to listen on: a number, a range, or 0 for any.
+    #[serde(deserialize_with = "ports")]
     pub port: Option<String>,
     /// Address to listen on; empty for all.
+    #[serde(deserialize_with = "a_bind")]
     pub bind: Option<String>,
     /// Where downloads go.
     pub downloads: Option<PathBuf>,
@@ -97,8 +107,10 @@ pub struct PeerSection {
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
     /// Bytes a second that leave; empty for no limit.
+    #[serde(deserialize_with = "a_rate")]
     pub up: Option<String>,
     /// Bytes a second that come; empty for no limit.
+    #[serde(deserialize_with = "a_rate")]
     pub down: Option<String>,
     /// Downloads at the same time.
     pub downloads: Option<usize>,
@@ -116,6 +128,44 @@ pub struct RetrySection {
     pub factor: Option<f64>,
     /// Longest wait.
     pub most: Option<Span>,
+}
+
+/// The text of a setting, which must make sense, or be empty where that means something.
+fn checked<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if !text.is_empty() {
+        parse(&text).map_err(D::Error::custom)?;
+    }
+    Ok(Some(text))
+}
+
+fn a_bind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, parse_bind)
+}
+
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, parse_ports)
+}
+
+fn a_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, parse_rate)
+}
+
+fn a_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, |text| {
+        let parsed: Result<Fingerprint, _> = text.parse();
+        parsed.map_err(|error| format!("\"{text}\" is {error}"))
+    })
+}
+
+fn a_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, |text| {
+        let parsed: Result<UserName, _> = text.parse();
+        parsed.map_err(|error| format!("the name \"{text}\" {error}"))
+    })
 }
 
 /// A duration as people write it: `2s`, `1m 30s`, `500ms`.
@@ -166,6 +216,17 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// There is no such file.
+    #[must_use]
+    pub fn missing(path: &Path) -> Self {
+        Self::Read {
+            path: path.to_owned(),
+            reason: "there is no such file".to_owned(),
+        }
+    }
+}
+
 impl Config {
     /// The layers of files: `explicit` (must exist), then the user's, then the system's.
     ///
@@ -173,10 +234,7 @@ impl Config {
     /// When one of them cannot be read or understood.
     pub fn load(explicit: Option<&Path>, user_file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config = match explicit {
-            Some(path) => Self::read(path)?.ok_or_else(|| ConfigError::Read {
-                path: path.to_owned(),
-                reason: "there is no such file".to_owned(),
-            })?,
+            Some(path) => Self::read(path)?.ok_or_else(|| ConfigError::missing(path))?,
             None => Self::default(),
         };
         for path in user_file.into_iter().chain([Path::new(SYSTEM_FILE)]) {
@@ -188,37 +246,17 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
-        let fail = |reason: String| ConfigError::Read {
-            path: path.to_owned(),
-            reason,
-        };
-        // O_NONBLOCK: a FIFO in its place must not hang us.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-            Ok(file) => file,
-            // A home that is no directory (/dev/null, for services) holds no file either.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(fail(error.to_string())),
-        };
-        let found = file.metadata().map_err(|error| fail(error.to_string()))?;
-        if !found.is_file() || found.len() > MAX_LEN {
-            return Err(fail("it is not a configuration file".to_owned()));
+        match read_text(path)? {
+            Some(text) => Self::parse(&text, path).map(Some),
+            None => Ok(None),
         }
-        let mut text = String::new();
-        file.take(MAX_LEN)
-            .read_to_string(&mut text)
-            .map_err(|error| fail(error.to_string()))?;
-        Self::parse(&text, path).map(Some)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// When it is not understood; the line is named.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at]
@@ -292,6 +330,41 @@ impl Config {
             ),
         }
     }
+}
+
+/// The text of a configuration file; `None` where there is none.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
+    let fail = |reason: String| ConfigError::Read {
+        path: path.to_owned(),
+        reason,
+    };
+    // O_NONBLOCK: a FIFO in its place must not hang us.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        // A home that is no directory (/dev/null, for services) holds no file either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    let found = file.metadata().map_err(|error| fail(error.to_string()))?;
+    if !found.is_file() || found.len() > MAX_LEN {
+        return Err(fail("it is not a configuration file".to_owned()));
+    }
+    let mut text = String::new();
+    file.take(MAX_LEN)
+        .read_to_string(&mut text)
+        .map_err(|error| fail(error.to_string()))?;
+    Ok(Some(text))
 }
 
 /// The parser's words on one line, and for an unknown key the nearest one.
@@ -372,8 +445,7 @@ mod tests {
 
     #[test]
     fn the_file_beside_the_source_names_every_key() {
-        let text = include_str!("../config/p2pfs.toml");
-        let config = parse(text).unwrap();
+        let config = parse(TEMPLATE).unwrap();
         // A key that is missing there would show as None.
         let shown = format!("{config:?}");
         assert!(!shown.contains("None"), "{shown}");
@@ -400,6 +472,20 @@ mod tests {
                 "[tracker]\nheartbeat = \"soon\"\n",
                 "p2pfs.toml:2: \"soon\" is not a duration",
             ),
+            (
+                "[peer]\nport = \"9-8\"\n",
+                "p2pfs.toml:2: \"9-8\" is not a port",
+            ),
+            (
+                "[limits]\n\nup = \"fast\"\n",
+                "p2pfs.toml:3: \"fast\" is no rate",
+            ),
+            (
+                "[peer]\nbind = \"here\"\n",
+                "p2pfs.toml:2: \"here\" is not an IP",
+            ),
+            ("[tracker]\nkey = \"zz\"\n", "p2pfs.toml:2: \"zz\" is "),
+            ("[peer]\nname = \"a/b\"\n", "p2pfs.toml:2: the name \"a/b\""),
             ("[tracker\n", "p2pfs.toml:1: "),
         ] {
             let error = parse(text).unwrap_err();

@@ -10,6 +10,7 @@ use clap::builder::{NonEmptyStringValueParser, Resettable};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
+use super::settings::ConfigAction;
 use crate::config::Span;
 use crate::wire::id::Fingerprint;
 
@@ -151,6 +152,9 @@ pub enum Action {
     Limit(LimitArgs),
     /// What runs with this state directory: tracker, peer, or both
     Status,
+    /// Show and change settings
+    #[command(subcommand)]
+    Config(ConfigAction),
     /// Make a strong passphrase, or rate one
     Passphrase(PassphraseArgs),
     /// Keep the users of a tracker and their passwords

@@ -28,6 +28,7 @@ pub mod render;
 pub mod screen;
 pub mod seen;
 mod service;
+pub mod settings;
 pub mod setup;
 pub mod shipping;
 pub mod status;
@@ -70,6 +71,10 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals(modes::restore)
         .map_err(|error| Failure::new(Class::Failed, format!("cannot handle signals: {error}")))?;
     crate::net::raise_descriptor_limit();
+    // Also where a file is wrong, or not there yet.
+    if let Some(Action::Config(action)) = &cli.action {
+        return settings::run(action, &cli.global, screen);
+    }
     let setup = Setup::new(cli.global)?;
     let context = Context {
         setup,
@@ -108,6 +113,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
             () = context.shutdown.token().cancelled() => Err(context.interrupted()),
             shown = status::run(context.global(), &context.screen) => shown,
         },
+        Some(Action::Config(action)) => settings::run(&action, context.global(), screen),
         Some(Action::Passphrase(args)) => context.passphrase(&args),
         Some(Action::Completions(args)) => shipping::completions(args, &context.screen),
         Some(Action::Man(args)) => shipping::man(&args),

@@ -63,8 +63,7 @@ impl Setup {
     /// # Errors
     /// When one cannot be understood.
     pub fn new(global: Global) -> Result<Self, Failure> {
-        let user_file = strategy().map(|strategy| strategy.config_dir().join("config.toml"));
-        let config = Config::load(global.config.as_deref(), user_file.as_deref())?;
+        let config = Config::load(global.config.as_deref(), user_file().as_deref())?;
         Ok(Self { global, config })
     }
 
@@ -267,6 +266,35 @@ impl Setup {
             most: config.most.map_or(default.most, |span| span.0),
         }
     }
+}
+
+/// The user's own configuration file.
+#[must_use]
+pub fn user_file() -> Option<PathBuf> {
+    strategy().map(|strategy| strategy.config_dir().join("config.toml"))
+}
+
+/// Does every setting of `config` make sense, whichever role it is for?
+///
+/// # Errors
+/// What does not.
+pub fn check(config: &Config) -> Result<(), Failure> {
+    let setup = Setup {
+        global: Global::default(),
+        config: config.clone(),
+    };
+    setup.network()?;
+    setup.tracker(&TrackerArgs::default(), PathBuf::new())?;
+    let join = JoinArgs {
+        tracker: config
+            .tracker
+            .address
+            .clone()
+            .or(Some("localhost".to_owned())),
+        ..JoinArgs::default()
+    };
+    let restart = peer::Restart::Ignores;
+    setup.peer(&join, &Home::temporary(), restart).map(drop)
 }
 
 /// The name of the account, as far as it can be a user's name; "peer" otherwise.

@@ -74,6 +74,8 @@ result    all that get or download was asked for is here: command (get), ok (tru
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
             of p2pfs user (command: user add): user
 user      one of p2pfs user list: user
+setting   key, value, origin (flag, environment, file or default), from (which one)
+config    the file of p2pfs config: path, exists
 rating    of a passphrase: score (0 to 4), guesses_log10, ok
 error     class (usage, auth, network, file, refused, integrity, interrupted, other), code (the exit
             code), message, hint; what fails ends with it";

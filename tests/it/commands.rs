@@ -295,6 +295,12 @@ fn every_object_that_is_printed_fits_the_schema() {
     for (output, code) in [
         alone(&["status"], 0),
         alone(&["passphrase", "check"], 0),
+        alone(&["config", "init"], 0),
+        alone(&["config", "set", "peer.name", "ana"], 0),
+        alone(&["config", "get", "peer.name"], 0),
+        alone(&["config", "show", "--origin"], 0),
+        alone(&["config", "path"], 0),
+        alone(&["config", "init"], 8),
         alone(&[&["user", "add", "ana"], &password[..]].concat(), 0),
         alone(&["user", "list", "--credentials", "users"], 0),
         alone(&[&["user", "verify", "ana"], &password[..]].concat(), 0),

@@ -569,3 +569,63 @@ fn objects_for_scripts_are_one_a_line() {
     );
     assert_eq!(failed.status.code(), Some(5));
 }
+
+#[test]
+fn a_setting_is_told_with_who_said_it() {
+    let group = Group::new();
+    group.folder(".config/p2pfs");
+    group.write_private(
+        ".config/p2pfs/config.toml",
+        "[peer]\nname = \"ana\"\nport = \"0\"\n",
+    );
+    let over = group.write_private("over.toml", "[peer]\nname = \"bob\"\n");
+    let over = over.to_str().unwrap();
+    let show = |args: &[&str]| {
+        let mut command = group.command("s");
+        command
+            .args(args)
+            .env("P2PFS_OUT", "/there")
+            .env("P2PFS_NETWORK", "others");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        text(&output.stdout)
+    };
+    let all = show(&[
+        "config",
+        "show",
+        "--origin",
+        "--config",
+        over,
+        "--network",
+        "friends",
+    ]);
+    for (start, end) in [
+        ("name = \"bob\"", "over.toml"),
+        ("port = \"0\"", ".config/p2pfs/config.toml"),
+        ("downloads = \"/there\"", "# $P2PFS_OUT"),
+        ("network = \"friends\"", "# --network"),
+        ("heartbeat = \"2s\"", "# default"),
+    ] {
+        let line = all.lines().find(|line| line.starts_with(start));
+        assert!(
+            line.is_some_and(|line| line.ends_with(end)),
+            "{start} … {end} in\n{all}"
+        );
+    }
+    // What is shown can be used as a file.
+    let shown = show(&["config", "show"]);
+    let copy = group.write_private("copy.toml", &shown);
+    assert_eq!(
+        show(&["config", "show", "-C", copy.to_str().unwrap()]),
+        shown
+    );
+    assert_eq!(show(&["config", "get", "peer.name", "-C", over]), "bob\n");
+    assert_eq!(show(&["config", "path", "-C", over]), format!("{over}\n"));
+    show(&["config", "set", "limits.up", "5MiB"]);
+    assert_eq!(show(&["config", "get", "limits.up"]), "5MiB\n");
+    let slip = group
+        .command("s")
+        .args(["config", "get", "limits.op"])
+        .output();
+    assert_one_line(&slip.unwrap(), 2, &["limits.up"]);
+}
