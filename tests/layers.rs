@@ -256,6 +256,11 @@ fn an_impure_line_is_seen_unless_it_is_a_test() {
             "#[cfg(test)]\nmod tests { } fn f() { Instant::now(); }",
             true,
         ),
+        (
+            "#[cfg(test)]\npub(in a::b) mod tests { fn f() { Instant::now(); } }",
+            false,
+        ),
+        ("#[cfg(test)]\npub fn mod_() { Instant::now(); }", true),
     ] {
         let kept = without_tests(&code_of(code));
         assert_eq!(found(&IMPURE, &kept).next().is_some(), is_impure, "{code}");
@@ -395,6 +400,7 @@ fn a_file_is_left_out_only_where_it_is_declared_as_tests() {
     for (parent, text, is_left_out) in [
         ("a.rs", "#[cfg(test)]\nmod tests;", true),
         ("a/mod.rs", "#[cfg(test)]\nmod tests;", true),
+        ("a.rs", "#[cfg(test)]\npub(super) mod tests;", true),
         ("a.rs", "mod tests;", false),
         ("a.rs", "#[cfg(test)]\nmod tests {}", false),
         ("b.rs", "#[cfg(test)]\nmod tests;", false),
@@ -414,17 +420,34 @@ fn names(code: &[String], words: &[&str]) -> bool {
         .any(|window| window.iter().zip(&pattern).all(|(a, b)| a == b))
 }
 
-/// How a module begins that is compiled for tests only.
-const MARK: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
+/// Does a module begin here that is compiled for tests only? Where its name stands.
+fn name_of_tests(code: &[String]) -> Option<usize> {
+    const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+    if code.len() < MARK.len() || code.iter().zip(MARK).any(|(a, b)| a != b) {
+        return None;
+    }
+    let mut rest = code.iter().enumerate().skip(MARK.len());
+    let (mut at, mut word) = rest.next()?;
+    if word == "pub" {
+        (at, word) = rest.next()?;
+        if word == "(" {
+            rest.find(|(_, word)| *word == ")")?;
+            (at, word) = rest.next()?;
+        }
+    }
+    (word == "mod").then_some(at + 1)
+}
 
 /// Path and code of each file, without what is compiled for tests only.
 fn product_of(files: &BTreeMap<String, String>) -> BTreeMap<String, Vec<String>> {
     let declares_tests = |path: String| {
-        let declaration: Vec<&str> = MARK.into_iter().chain(["tests", ";"]).collect();
         let code = files.get(&path).map(|text| code_of(text));
         code.is_some_and(|code| {
-            let mut windows = code.windows(declaration.len());
-            windows.any(|window| window.iter().eq(&declaration))
+            (0..code.len()).any(|at| {
+                let code = &code[at..];
+                let declaration = name_of_tests(code).and_then(|name| code.get(name..name + 2));
+                declaration.is_some_and(|words| words == ["tests", ";"])
+            })
         })
     };
     let is_tests = |path: &str| {
@@ -445,9 +468,7 @@ fn without_tests(code: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut index = 0;
     while index < code.len() {
-        let is_mark = code[index..].len() > MARK.len()
-            && MARK.iter().zip(&code[index..]).all(|(a, b)| a == b);
-        if !is_mark {
+        if name_of_tests(&code[index..]).is_none() {
             kept.push(code[index].clone());
             index += 1;
             continue;
