@@ -43,6 +43,8 @@ pub struct Config {
     pub limits: LimitsSection,
     /// What is tried again, and how often.
     pub retry: RetrySection,
+    /// What is logged, and where.
+    pub log: LogSection,
 }
 
 /// `[group]`
@@ -130,6 +132,22 @@ pub struct RetrySection {
     pub most: Option<Span>,
 }
 
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// File to which events are added; empty for the console.
+    pub file: Option<PathBuf>,
+    /// Least level; empty for what is usual there.
+    #[serde(deserialize_with = "a_level")]
+    pub level: Option<String>,
+    /// Form of an event.
+    #[serde(deserialize_with = "a_format")]
+    pub format: Option<String>,
+    /// Older files that stay.
+    pub keep: Option<usize>,
+}
+
 /// The text of a setting, which must make sense, or be empty where that means something.
 fn checked<'de, D: Deserializer<'de>, T>(
     deserializer: D,
@@ -140,6 +158,25 @@ fn checked<'de, D: Deserializer<'de>, T>(
         parse(&text).map_err(D::Error::custom)?;
     }
     Ok(Some(text))
+}
+
+/// One of these words.
+fn one_of(text: &str, words: &[&str]) -> Result<(), String> {
+    let list = words.join(", ");
+    let is_one = words.contains(&text);
+    is_one
+        .then_some(())
+        .ok_or_else(|| format!("\"{text}\" is none of {list}"))
+}
+
+fn a_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, |text| {
+        one_of(text, &["error", "warn", "info", "debug", "trace"])
+    })
+}
+
+fn a_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, |text| one_of(text, &["text", "json"]))
 }
 
 fn a_bind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -328,6 +365,16 @@ impl Config {
                 self.retry,
                 lower.retry
             ),
+            log: over!(
+                LogSection {
+                    file,
+                    level,
+                    format,
+                    keep
+                },
+                self.log,
+                lower.log
+            ),
         }
     }
 }
@@ -485,6 +532,14 @@ mod tests {
                 "p2pfs.toml:2: \"here\" is not an IP",
             ),
             ("[tracker]\nkey = \"zz\"\n", "p2pfs.toml:2: \"zz\" is "),
+            (
+                "[log]\nlevel = \"wran\"\n",
+                "p2pfs.toml:2: \"wran\" is none of error",
+            ),
+            (
+                "[log]\nformat = \"xml\"\n",
+                "p2pfs.toml:2: \"xml\" is none of text",
+            ),
             ("[peer]\nname = \"a/b\"\n", "p2pfs.toml:2: the name \"a/b\""),
             ("[tracker\n", "p2pfs.toml:1: "),
         ] {

@@ -168,6 +168,50 @@ fn check_private(path: &Path, found: &Metadata) -> Result<(), PrivateFileError> 
     Ok(())
 }
 
+/// Opens a file of ours to which lines are added, and makes it one that others cannot read. It follows no link.
+///
+/// # Errors
+/// What the system says; also when it is no plain file.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Gives the file at `path` the name `path.1`, the one that had it `path.2`, and so on; `keep` of them stay.
+///
+/// # Errors
+/// What the system says.
+pub fn rotate(path: &Path, keep: usize) -> io::Result<()> {
+    if keep == 0 {
+        return std::fs::remove_file(path);
+    }
+    let numbered = |number: usize| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    for number in (1..keep).rev() {
+        match std::fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::rename(path, numbered(1))
+}
+
 /// Gives a file of ours that is damaged another name, for whoever wants to look at it.
 ///
 /// # Errors

@@ -18,9 +18,54 @@ use tracing_subscriber::fmt::MakeWriter;
 const BURST: f64 = 200.0;
 const PER_SECOND: f64 = 20.0;
 
-/// How much is told, from `-q` and `-v`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verbosity(pub i8);
+/// How much is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Everything from this level on.
+    Level(String),
+    /// More or less than warnings, from `-v` and `-q`.
+    Steps(i8),
+}
+
+impl Verbosity {
+    fn filter(&self) -> &str {
+        match self {
+            Self::Level(level) => match level.as_str() {
+                // Others may log what they hold; only our own words go beyond info.
+                "info" => "p2pfs=info,warn",
+                "debug" => "p2pfs=debug,info",
+                "trace" => "p2pfs=trace,debug",
+                level => level,
+            },
+            Self::Steps(..=-1) => "error",
+            Self::Steps(0) => "warn",
+            Self::Steps(1) => "p2pfs=info,warn",
+            Self::Steps(2) => "p2pfs=debug,info",
+            Self::Steps(_) => "p2pfs=trace,debug",
+        }
+    }
+}
+
+/// The form of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A line for people
+    #[default]
+    Text,
+    /// An object
+    Json,
+}
+
+impl Format {
+    /// A line of the log about the log.
+    #[must_use]
+    pub fn remark(self, level: Level, text: &str) -> String {
+        match self {
+            Self::Text => text.to_owned(),
+            Self::Json => serde_json::json!({"level": level.as_str(), "message": text}).to_string(),
+        }
+    }
+}
 
 /// Takes one event of the log, without its end of line, and escapes what acts on a terminal.
 pub type Sink = Arc<dyn Fn(Level, &str) + Send + Sync>;
@@ -34,23 +79,20 @@ pub enum Stamps {
     Journal,
 }
 
-/// Begins to log to `sink`: warnings, or what `-v` and `P2PFS_LOG` say. Called once.
+/// Begins to log to `sink`: what `P2PFS_LOG` says, or else `verbosity`. Called once.
 ///
 /// # Errors
 /// When `P2PFS_LOG` is no filter; the words complete "P2PFS_LOG …".
-pub fn start(verbosity: Verbosity, stamps: Stamps, sink: Sink) -> Result<(), String> {
-    let level = match verbosity.0 {
-        ..=-1 => "error",
-        0 => "warn",
-        1 => "p2pfs=info,warn",
-        2 => "p2pfs=debug,info",
-        _ => "p2pfs=trace,debug",
-    };
+pub fn start(
+    verbosity: &Verbosity,
+    format: Format,
+    stamps: Stamps,
+    sink: Sink,
+) -> Result<(), String> {
     let filter = match std::env::var_os("P2PFS_LOG").filter(|text| !text.is_empty()) {
-        None => EnvFilter::new(level),
+        None => EnvFilter::new(verbosity.filter()),
         Some(text) => {
             let text = text.into_string().map_err(|_| "is not text".to_owned())?;
-            // Snow and others may log what they hold; only our own words go beyond info.
             EnvFilter::try_new(&text).map_err(|error| format!("is no filter: {error}"))?
         }
     };
@@ -59,28 +101,36 @@ pub fn start(verbosity: Verbosity, stamps: Stamps, sink: Sink) -> Result<(), Str
     let filter = filter.add_directive(quiet);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Lines::new(sink))
+        .with_writer(Lines::new(format, sink))
         .with_ansi(false)
         .with_target(false);
-    match stamps {
-        Stamps::Own => lines.try_init(),
-        Stamps::Journal => lines.without_time().with_level(false).try_init(),
+    match (format, stamps) {
+        (Format::Json, _) => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+        (Format::Text, Stamps::Own) => lines.try_init(),
+        (Format::Text, Stamps::Journal) => lines.without_time().with_level(false).try_init(),
     }
     .map_err(|error| error.to_string())
 }
 
 struct Lines {
     sink: Sink,
+    format: Format,
     /// Of errors, warnings and info: what may still be told, and what was left out.
     levels: Arc<[Mutex<Allowance>; 3]>,
 }
 
 impl Lines {
-    fn new(sink: Sink) -> Self {
+    fn new(format: Format, sink: Sink) -> Self {
         let now = Instant::now();
         let levels = [(); 3].map(|()| Mutex::new(Allowance::new(now)));
         Self {
             sink,
+            format,
             levels: Arc::new(levels),
         }
     }
@@ -130,6 +180,7 @@ impl Lines {
     fn line(&self, level: Level) -> Line {
         Line {
             sink: Arc::clone(&self.sink),
+            format: self.format,
             levels: Arc::clone(&self.levels),
             level,
             text: Vec::new(),
@@ -140,6 +191,7 @@ impl Lines {
 /// One event: collected, and told when complete.
 struct Line {
     sink: Sink,
+    format: Format,
     levels: Arc<[Mutex<Allowance>; 3]>,
     level: Level,
     text: Vec<u8>,
@@ -179,7 +231,7 @@ impl Drop for Line {
         };
         if left_out > 0 {
             let text = format!("{left_out} lines of this level were left out: too many a second");
-            (self.sink)(self.level, &text);
+            (self.sink)(self.level, &self.format.remark(self.level, &text));
         }
         (self.sink)(self.level, String::from_utf8_lossy(&self.text).trim_end());
     }
@@ -196,9 +248,12 @@ mod tests {
     fn listening(log: impl FnOnce()) -> Vec<(Level, String)> {
         let heard = Heard::default();
         let ear = Arc::clone(&heard);
-        let lines = Lines::new(Arc::new(move |level, line: &str| {
-            ear.lock().unwrap().push((level, line.to_owned()));
-        }));
+        let lines = Lines::new(
+            Format::Text,
+            Arc::new(move |level, line: &str| {
+                ear.lock().unwrap().push((level, line.to_owned()));
+            }),
+        );
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines)
             .with_ansi(false)

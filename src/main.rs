@@ -2,14 +2,12 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use p2pfs::cli::args::Cli;
 use p2pfs::cli::exit::{Class, Failure};
 use p2pfs::cli::screen::{Screen, Style};
-use p2pfs::cli::{modes, setup, topics};
-use p2pfs::logging::{self, Verbosity};
+use p2pfs::cli::{logs, modes, setup, topics};
 
 fn main() -> ExitCode {
     setup::keep_private();
@@ -25,17 +23,7 @@ fn main() -> ExitCode {
     };
     let quiet = cli.global.quiet;
     let screen = Screen::new(style, quiet > 0);
-    let verbosity = i8::try_from(cli.global.verbose)
-        .unwrap_or(i8::MAX)
-        .saturating_sub(i8::try_from(quiet).unwrap_or(i8::MAX));
-    let log = screen.clone();
-    let done = logging::start(
-        Verbosity(verbosity),
-        screen.stamps(),
-        Arc::new(move |level, line| log.log(level, line)),
-    )
-    .map_err(|reason| Failure::usage(format!("P2PFS_LOG {reason}")))
-    .and_then(|()| run(cli, &screen));
+    let done = logs::start(&cli.global, &screen).and_then(|()| run(cli, &screen));
     modes::restore();
     match done {
         Ok(()) => ExitCode::SUCCESS,

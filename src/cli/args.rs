@@ -12,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
 use super::settings::ConfigAction;
 use crate::config::Span;
+use crate::logging::Format;
 use crate::wire::id::Fingerprint;
 
 /// Private file sharing for a group: one passphrase, one tracker, any number of peers.
@@ -105,6 +106,12 @@ pub struct Global {
     /// Tell more; twice: even more
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
+    /// Add the log to this file instead of standard error
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log_file: Option<PathBuf>,
+    /// Form of its events [default: text]
+    #[arg(long, value_name = "FORM", value_enum, global = true)]
+    pub log_format: Option<Format>,
 }
 
 /// What p2pfs can do.

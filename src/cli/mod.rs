@@ -15,6 +15,7 @@ pub mod history;
 pub mod host;
 pub mod listing;
 pub mod live;
+pub mod logs;
 pub mod member;
 pub mod modes;
 pub mod oneshot;

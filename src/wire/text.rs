@@ -181,6 +181,22 @@ pub fn safe(text: &str) -> String {
     shown
 }
 
+/// The same for the text of a JSON object, which stays one: escapes are JSON's.
+#[must_use]
+pub fn safe_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() || is_invisible(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Characters that show nothing and change how their neighbours read: directional marks, overrides and
 /// isolates (Unicode Bidirectional Algorithm § 2), separators of lines, joiners and fillers, tags.
 pub(crate) fn is_invisible(c: char) -> bool {

@@ -35,7 +35,7 @@ fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
     let section = section.split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| "));
     let cells = |line: &str| -> Vec<String> {
-        let inner = line.trim_matches('|').split(" | ");
+        let inner = line.trim_matches('|').split('|');
         inner.map(|cell| cell.trim().to_owned()).collect()
     };
     let rows: Vec<_> = rows.skip(2).map(cells).collect();

@@ -582,3 +582,61 @@ fn the_journal_gets_levels_and_no_times_and_a_terminal_colours() {
         );
     }
 }
+
+/// Shows: a log in a file is one event a line, its owner's alone, without a secret, and begun anew when it was
+/// moved away.
+#[test]
+fn the_log_goes_to_a_file_that_may_be_moved_away() {
+    let group = Group::new();
+    let mut command = group.command("tracker");
+    command.env("P2PFS_LOG", "p2pfs=trace,debug");
+    let here = ["tracker", "--bind", "127.0.0.1", "--port", "0", "-vv"];
+    command
+        .args(here)
+        .args(["--log-file", "t.log", "--log-format", "json"]);
+    let mut tracker = group.spawn("tracker", command);
+    let line = tracker.wait_for("Tracker listening on ");
+    let address = line
+        .split(" on ")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap();
+    let log = group.path("t.log");
+    let events = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(!text.contains("zebra"), "no secret");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    };
+    let told = |message: &str| {
+        events()
+            .into_iter()
+            .find(|event| event["message"] == message)
+    };
+    assert_eq!(told("the tracker starts").unwrap()["level"], "INFO");
+    assert_eq!(group.once(address, &["peers"]).status.code(), Some(0));
+    wait_until("somebody came", || told("peer joined").is_some());
+    assert_eq!(told("peer joined").unwrap()["user"], "once");
+    assert_eq!(
+        std::fs::metadata(&log).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    std::fs::rename(&log, group.path("t.log.old")).unwrap();
+    group.write_private("passphrase", "abandon zebra stable horse battle zoo");
+    assert_eq!(group.once(address, &["peers"]).status.code(), Some(3));
+    wait_until("it is begun anew", || told("wrong passphrase").is_some());
+    let shown = tracker.output();
+    assert!(
+        !shown.contains("peer joined") && !shown.contains("{"),
+        "{shown}"
+    );
+    let args = ["tracker", "--log-file", "/proc/none/x"];
+    let output = group.command("other").args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
+}
