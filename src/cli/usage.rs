@@ -8,7 +8,7 @@ const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Options that `-h` leaves out, by their ids.
-const RARE: [&str; 16] = [
+const RARE: [&str; 17] = [
     "config",
     "state_dir",
     "network",
@@ -25,6 +25,7 @@ const RARE: [&str; 16] = [
     "up_limit",
     "down_limit",
     "login",
+    "standalone",
 ];
 
 /// The commands, as they are typed behind `p2pfs`, and examples of each.
