@@ -201,7 +201,7 @@ mod tests {
                 let (example, usage) = (short.find("Examples:"), short.find("Usage:"));
                 assert!(example.is_some() && example < usage, "{short}");
                 assert!(short.lines().count() < long.lines().count(), "{short}");
-                assert!(short.lines().count() <= 45, "{short}");
+                assert!(short.lines().count() <= 50, "{short}");
                 assert!(!short.contains("--heartbeat"), "{short}");
             }
         });

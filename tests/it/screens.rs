@@ -288,7 +288,8 @@ fn errors(screens: &mut Screens) {
             .current_dir(group.dir.path())
             .args(["-c", &format!("{real} 2>&1; printf '$ echo $?\\n%s\\n' $?")])
             .stdin(Stdio::null());
-        let shown = text(&shell.output().unwrap().stdout);
+        let here = group.dir.path().to_str().unwrap();
+        let shown = text(&shell.output().unwrap().stdout).replace(here, "/data");
         screens.compare(&name, &format!("{line}\n{}", shown.trim_end()));
         let code = name.trim_start_matches("exit ");
         assert!(shown.ends_with(&format!("\n{code}\n")), "{name}: {shown}");
