@@ -11,9 +11,11 @@ use redb::{Builder, ReadTransaction, ReadableDatabase as _, TableDefinition, Wri
 use tokio::sync::mpsc;
 
 use super::event::Event;
-use crate::disk::{open_private, put_aside};
+use crate::disk::{open_private, put_aside, remove, rename_new, sync_dir};
 
 const FILE: &str = "shares.redb";
+/// Its name until it is complete: whoever is ended while he makes it leaves no damaged one.
+const NEW_FILE: &str = "shares.redb.new";
 /// Memory for pages that were read or are to be written, in bytes.
 const CACHE_LEN: usize = 16 << 20;
 
@@ -200,8 +202,22 @@ impl From<redb::Error> for Failure {
 }
 
 fn open(state_dir: &Path) -> Result<Database, Failure> {
-    let file =
-        open_private(&state_dir.join(FILE)).map_err(|error| Failure::Refused(error.to_string()))?;
+    let path = state_dir.join(FILE);
+    if path.symlink_metadata().is_ok() {
+        return open_at(&path);
+    }
+    let new = state_dir.join(NEW_FILE);
+    remove(&new);
+    let database = open_at(&new)?;
+    let refused = |error| Failure::Refused(format!("{}: {error}", path.display()));
+    rename_new(&new, &path)
+        .and_then(|()| sync_dir(state_dir))
+        .map_err(refused)?;
+    Ok(database)
+}
+
+fn open_at(path: &Path) -> Result<Database, Failure> {
+    let file = open_private(path).map_err(|error| Failure::Refused(error.to_string()))?;
     without_panic(|| {
         let file = Builder::new()
             .set_cache_size(CACHE_LEN)
@@ -255,6 +271,22 @@ mod tests {
         fill(&database.unwrap(), 10);
         let (database, line) = Database::open(dir.path());
         assert_eq!((count(&database.unwrap()), line), (Some(10), None));
+    }
+
+    /// What a first start leaves that is ended at any moment.
+    #[test]
+    fn what_was_not_made_to_its_end_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Database::open(dir.path()));
+        let (path, new) = (dir.path().join(FILE), dir.path().join(NEW_FILE));
+        let whole = std::fs::read(&path).unwrap();
+        for len in [0, 1, 512, whole.len() / 2, whole.len()] {
+            std::fs::remove_file(&path).unwrap();
+            crate::disk::write_private(&new, &whole[..len]).unwrap();
+            let (database, line) = Database::open(dir.path());
+            assert_eq!((count(&database.unwrap()), line), (Some(0), None), "{len}");
+            assert!(path.exists() && !new.exists(), "{len}");
+        }
     }
 
     #[test]
