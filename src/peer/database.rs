@@ -1,5 +1,6 @@
 //! The file in which a peer remembers things across starts; a damaged one is put aside, never trusted.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use redb::{Builder, ReadTransaction, ReadableDatabase as _, TableDefinition, Wri
 use tokio::sync::mpsc;
 
 use super::event::Event;
-use crate::disk::{open_private, put_aside, remove, rename_new, sync_dir};
+use crate::disk::{is_at, open_private, put_aside, remove, rename_new, sync_dir};
 
 const FILE: &str = "shares.redb";
 /// Its name until it is complete: whoever is ended while he makes it leaves no damaged one.
@@ -53,9 +54,12 @@ impl Memory {
     pub fn database(&self) -> Option<&Database> {
         let slot = &*self.0;
         let open = || {
-            let (database, line) = Database::open(slot.state_dir.as_deref()?);
+            let (mut database, line) = Database::open(slot.state_dir.as_deref()?);
             if let (Some(text), Some(events)) = (line, &slot.events) {
                 let _ = events.try_send(Event::Warning { text });
+            }
+            if let Some(database) = &mut database {
+                database.events.clone_from(&slot.events);
             }
             database
         };
@@ -83,6 +87,11 @@ pub struct Database {
     file: Arc<Guarded>,
     /// It failed once: it is left alone until the next start.
     is_broken: Arc<AtomicBool>,
+    /// Where it should lie, and what does.
+    path: PathBuf,
+    opened: Arc<File>,
+    /// Who is told when it fails.
+    events: Option<mpsc::Sender<Event>>,
 }
 
 impl Database {
@@ -119,7 +128,7 @@ impl Database {
         }
     }
 
-    /// Looks at one state of it. `None` when that fails, which is logged.
+    /// Looks at one state of it. `None` when that fails, which is told once.
     pub fn read<T>(
         &self,
         look: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
@@ -127,7 +136,7 @@ impl Database {
         self.guarded(|| look(&self.file.get()?.begin_read()?))
     }
 
-    /// Changes it, all at once or not at all. `None` when that fails, which is logged.
+    /// Changes it, all at once or not at all. `None` when that fails, which is told once.
     pub fn write<T>(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
@@ -136,7 +145,13 @@ impl Database {
             let transaction = self.file.get()?.begin_write()?;
             let changed = change(&transaction)?;
             transaction.commit()?;
-            Ok(changed)
+            if is_at(&self.opened, &self.path) {
+                Ok(changed)
+            } else {
+                // What is written there, nobody finds at the next start.
+                let gone = std::io::Error::other("somebody removed it");
+                Err(redb::Error::Io(gone))
+            }
         })
     }
 
@@ -148,8 +163,17 @@ impl Database {
             Ok(done) => Some(done),
             Err(failure) => {
                 let reason = failure.text();
-                tracing::warn!(%reason, "{FILE} fails and is left alone until the next start");
-                self.is_broken.store(true, Ordering::Relaxed);
+                tracing::debug!(%reason, "{FILE} fails and is left alone until the next start");
+                if !self.is_broken.swap(true, Ordering::Relaxed)
+                    && let Some(events) = &self.events
+                {
+                    let reason = reason.strip_prefix(&format!("{FILE}: ")).unwrap_or(&reason);
+                    let text = format!(
+                        "{} fails ({reason}): from now on, hashes, shares and unfinished downloads will be forgotten",
+                        self.path.display()
+                    );
+                    let _ = events.try_send(Event::Warning { text });
+                }
                 None
             }
         }
@@ -208,17 +232,19 @@ fn open(state_dir: &Path) -> Result<Database, Failure> {
     }
     let new = state_dir.join(NEW_FILE);
     remove(&new);
-    let database = open_at(&new)?;
+    let mut database = open_at(&new)?;
     let refused = |error| Failure::Refused(format!("{}: {error}", path.display()));
     rename_new(&new, &path)
         .and_then(|()| sync_dir(state_dir))
         .map_err(refused)?;
+    database.path = path;
     Ok(database)
 }
 
 fn open_at(path: &Path) -> Result<Database, Failure> {
     let file = open_private(path).map_err(|error| Failure::Refused(error.to_string()))?;
     without_panic(|| {
+        let opened = Arc::new(file.try_clone()?);
         let file = Builder::new()
             .set_cache_size(CACHE_LEN)
             .create_with_backend(FileBackend::new(file)?)?;
@@ -230,6 +256,9 @@ fn open_at(path: &Path) -> Result<Database, Failure> {
         Ok(Database {
             file: Arc::new(Guarded(Some(file))),
             is_broken: Arc::default(),
+            path: path.to_owned(),
+            opened,
+            events: None,
         })
     })
 }
@@ -336,6 +365,30 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn who_loses_the_store_while_it_is_in_use_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        crate::disk::create_private_dir(&state).unwrap();
+        let (events, mut told) = mpsc::channel(8);
+        let memory = Memory::new(Some(state.clone()), events);
+        fill(memory.database().unwrap(), 3);
+        assert!(told.try_recv().is_err());
+        std::fs::remove_dir_all(&state).unwrap();
+        let change = |_: &WriteTransaction| Ok(());
+        for _ in 0..3 {
+            assert_eq!(memory.database().unwrap().write(change), None);
+        }
+        let Ok(Event::Warning { text }) = told.try_recv() else {
+            panic!("nothing is told")
+        };
+        assert!(
+            text.contains("will be forgotten") && !text.contains('\n'),
+            "{text}"
+        );
+        assert!(told.try_recv().is_err(), "told twice");
     }
 
     #[test]
