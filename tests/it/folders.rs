@@ -100,6 +100,15 @@ fn a_folder_arrives_as_one_and_equal() {
     assert_equal(&tree(&fetched), &tree(&root));
     assert_eq!(names_in(&group.path("leecher")), ["downloaded_talks"]);
 
+    // One in which nothing lies has the rights of other new folders, too.
+    let bare = group.folder("bare");
+    seeder.say("add bare");
+    seeder.wait_for("Sharing bare/");
+    leecher.say("download bare");
+    leecher.wait_for("Download successful");
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode(&group.path("leecher/downloaded_bare")), mode(&bare));
+
     // It is shared on under its name, and what is there is not replaced.
     seeder.say("quit");
     seeder.exit_within(Duration::from_secs(5));

@@ -75,6 +75,8 @@ impl Unpacking {
             .paths
             .iter()
             .flat_map(|path| path.ancestors())
+            // The folder itself, also when nothing lies in it.
+            .chain([Path::new("")])
             .collect();
         for folder in folders {
             let path = self.root.join(folder);
