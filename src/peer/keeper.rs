@@ -66,10 +66,17 @@ impl Keeper {
     /// # Errors
     /// When it cannot be shared, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
+        let subject = Subject::Named(path.to_owned(), name.clone());
+        let own = subject.clone();
+        let looking = spawn_blocking(move || Shares::unhashed(&own).map(drop));
+        looking.await.unwrap_or(Ok(())).map_err(|reason| {
+            let path = path.to_owned();
+            ShareError::Local { path, reason }
+        })?;
         // Before it is read: what changes meanwhile is heard of as well.
         self.watch(path).await;
         // Until the id can be found: there is no moment in which nothing of it can.
-        let _named = self.name_unhashed(Subject::Named(path.to_owned(), name.clone()));
+        let _named = self.name_unhashed(subject);
         let shared = match self.shares.add(path, name).await {
             Ok(shared) => shared,
             Err(error) => {

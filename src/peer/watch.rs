@@ -136,9 +136,11 @@ impl Watch {
             let watcher = RecommendedWatcher::new(handle, config).map_err(explain)?;
             *slot = Some(watcher);
         }
-        match slot {
-            Some(watcher) => watcher.watch(path, mode).map_err(explain),
-            None => Ok(()),
+        let Some(watcher) = slot else { return Ok(()) };
+        match watcher.watch(path, mode) {
+            // Whoever reads it tells that it is not there.
+            Err(_) if !path.exists() => Ok(()),
+            done => done.map_err(explain),
         }
     }
 
@@ -228,6 +230,16 @@ mod tests {
             fs::write(elsewhere.path().join(inside), "22").unwrap();
             assert_eq!(next(&changes).await, Some(link));
         }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_no_lack_of_watches() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("gone", &link).unwrap();
+        let watch = Watch::new(Changes::default());
+        assert_eq!(watch.add(&link), Ok(()));
+        assert_eq!(watch.add(&dir.path().join("gone")), Ok(()));
     }
 
     #[tokio::test]
