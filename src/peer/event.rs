@@ -91,8 +91,8 @@ pub enum Event {
     LoggedIn,
     /// A shared file changed or vanished on disk: it is shared no longer.
     Withdrawn {
-        /// Name of the file.
-        name: FileName,
+        /// Its name, as people see it.
+        name: String,
         /// Why.
         reason: String,
     },

@@ -306,19 +306,19 @@ fn finish(
 pub fn open_plain(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
     let flags = flags.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file");
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // A socket.
+        Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => no_file(),
+        _ => error,
+    })?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
     }
     if !kind.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a plain file",
-        ));
+        return Err(no_file());
     }
     Ok(file)
 }

@@ -256,7 +256,7 @@ impl Keeper {
 
     async fn withdraw(&self, shared: Shared, reason: String) {
         self.tell(Event::Withdrawn {
-            name: shared.file.name.clone(),
+            name: shared.file.shown_name(),
             reason,
         });
         // When it does not answer now, the next announcement says it.

@@ -189,7 +189,7 @@ fn row_58_a_changed_folder_is_shared_under_a_new_id() {
         found.lines().filter(|line| line.contains("talks/")).count() == 1 && !found.contains(&first)
     });
     fs::remove_dir_all(group.path("talks")).unwrap();
-    ana.wait_for("talks is not shared any more: ");
+    ana.wait_for("talks/ is not shared any more: ");
     group.file("talks/a.bin", 1000, 1);
     ana.wait_for("shared again: talks/, 1 file, 1000 B");
 }
@@ -212,11 +212,12 @@ fn row_58_a_link_in_the_place_of_a_share_is_not_followed() {
     }
     for (name, other) in [
         ("file.bin", "secret/x.bin"),
-        ("folder", "secret"),
+        ("folder/", "secret"),
         ("link.bin", "secret/x.bin"),
     ] {
-        let path = group.path(&format!("rep/{name}"));
-        fs::rename(&path, group.path(name)).unwrap();
+        let plain = name.trim_end_matches('/');
+        let path = group.path("rep").join(plain);
+        fs::rename(&path, group.path(plain)).unwrap();
         symlink(group.path(other), &path).unwrap();
         ana.wait_for(&format!(
             "{name} is not shared any more: it leads elsewhere now"

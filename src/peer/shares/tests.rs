@@ -82,9 +82,12 @@ async fn only_plain_files_are_shared() {
         0,
     )
     .unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let (shares, _withdrawn) = Shares::new(Background::default());
     for (path, reason) in [
         (fifo, "not a plain file"),
+        (socket, "not a plain file"),
         (dir.path().join("gone"), "no such file"),
         (PathBuf::from("/dev/zero"), "not a plain file"),
     ] {
