@@ -227,9 +227,9 @@ impl Run {
             let downloaded = inner.downloads.fetch_folder(wanted, dir, handle).await?;
             if inner.settings.seed {
                 let (keeper, path) = (inner.keeper.clone(), downloaded.path.clone());
-                let name = downloaded.file.name.clone();
+                let file = downloaded.file.clone();
                 // Nobody waits for it: all of it is hashed once more.
-                tokio::spawn(async move { keeper.share(&path, Some(name)).await });
+                tokio::spawn(async move { keeper.adopt_folder(&path, &file).await });
             }
             return Ok(downloaded);
         }

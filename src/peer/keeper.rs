@@ -135,8 +135,11 @@ impl Keeper {
         });
     }
 
-    /// Offers and publishes the file at `path`, whose hashes are known.
+    /// Offers and publishes the file at `path`, whose hashes are known, unless it is shared from elsewhere.
     pub async fn adopt(&self, path: &Path, file: Publication, tree: Tree) {
+        if self.lies_here(&file).await {
+            return;
+        }
         self.watch(path).await;
         let (shares, own) = (self.shares.clone(), path.to_owned());
         let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into()));
@@ -145,6 +148,20 @@ impl Keeper {
             Ok(Ok(shared)) => drop(self.control.publish(shared.file).await),
             _ => self.unwatch_unwanted([path.to_owned()]).await,
         }
+    }
+
+    /// Hashes, offers and publishes the folder at `path`, which was downloaded, unless it is shared from elsewhere.
+    pub async fn adopt_folder(&self, path: &Path, file: &Publication) {
+        if !self.lies_here(file).await {
+            // When it cannot be read, it is no share; when the tracker does not answer, it is announced later.
+            let _ = self.share(path, Some(file.name.clone())).await;
+        }
+    }
+
+    async fn lies_here(&self, file: &Publication) -> bool {
+        let (shares, file) = (self.shares.clone(), file.clone());
+        let looking = spawn_blocking(move || shares.lies_here(&file));
+        looking.await.unwrap_or(false)
     }
 
     /// Withdraws what `selects`, for good; returns it.

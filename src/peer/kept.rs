@@ -132,6 +132,18 @@ impl Kept {
             .collect()
     }
 
+    /// Where else the same content shall be shared under the same name.
+    #[must_use]
+    pub fn others(&self, shared: &Shared) -> Vec<PathBuf> {
+        let wanted = self.wanted();
+        let same = wanted
+            .shares
+            .values()
+            .filter(|other| other.file == shared.file);
+        let others = same.filter(|other| other.path != shared.path);
+        others.map(|other| other.path.clone()).collect()
+    }
+
     /// Shall it be shared?
     #[must_use]
     pub fn is_wanted(&self, shared: &Shared) -> bool {

@@ -169,6 +169,14 @@ impl Shares {
         Ok(shared)
     }
 
+    /// Is this offered, and does it still lie where it was? Blocking.
+    #[must_use]
+    pub fn lies_here(&self, file: &Publication) -> bool {
+        let key = (file.name.clone(), file.content);
+        let entry = self.offers().entries.get(&key).cloned();
+        entry.is_some_and(|entry| entry.shared.real.exists() && !entry.is_changed_file())
+    }
+
     /// Is this offered?
     #[must_use]
     pub fn has(&self, file: &Publication) -> bool {
@@ -199,7 +207,18 @@ impl Shares {
 
     /// Offers it no longer; was it offered? It is shared again when it is back.
     pub fn take_out(&self, entry: &Arc<Entry>) -> bool {
-        self.offers().remove(entry)
+        let was_offered = self.offers().remove(entry);
+        if was_offered {
+            self.look_at_others(&entry.shared);
+        }
+        was_offered
+    }
+
+    /// What lies elsewhere with the same name and content is offered now, if it was shared too.
+    fn look_at_others(&self, gone: &Shared) {
+        for other in self.0.background.kept.others(gone) {
+            self.0.background.changes.mark(&other);
+        }
     }
 
     /// What is offered of `path` under `name`.
@@ -234,6 +253,9 @@ impl Shares {
             gone.iter().any(same)
         };
         let waiting = forgotten.into_iter().filter(|other| !is_offered(other));
+        for entry in &gone {
+            self.look_at_others(&entry.shared);
+        }
         let offered = gone.iter().map(|entry| entry.shared.clone());
         offered.chain(waiting).collect()
     }

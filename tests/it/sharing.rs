@@ -238,6 +238,39 @@ fn row_58_a_link_in_the_place_of_a_share_is_not_followed() {
     ana.wait_for("shared again: link.bin, 2.0 KiB");
 }
 
+/// Shows: who fetches what he shares goes on sharing the original, whatever becomes of the copy; and of two that
+/// he added himself, the other is shared when one is gone.
+#[test]
+fn a_copy_does_not_take_the_place_of_the_original() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let orig = group.file("files/x.bin", 3000, 1);
+    group.file("files/talks/a.bin", 4000, 2);
+    let fold = group.path("files/talks");
+    let mut ana = group.sharer("ana", &address, &[&orig, &fold], &[]);
+    let _bob = group.sharer("bob", &address, &[&orig, &fold], &[]);
+    for (name, copy) in [("x.bin", "downloaded_x.bin"), ("talks", "downloaded_talks")] {
+        ana.say(&format!("download {name}"));
+        ana.wait_for("Download successful");
+        let copy = group.path("ana").join(copy);
+        assert!(copy.exists());
+        let _ = fs::remove_file(&copy).or_else(|_| fs::remove_dir_all(&copy));
+    }
+    let copy = group.file("copy/x.bin", 3000, 1);
+    ana.say("add copy/x.bin");
+    ana.wait_for("Sharing x.bin");
+    ana.say("list");
+    let line = ana.wait_for("talks/");
+    assert!(line.contains("files/talks"), "{line}");
+    ana.wait_for("copy/x.bin");
+    fs::remove_file(copy).unwrap();
+    ana.wait_for("x.bin is not shared any more: there is no such file");
+    ana.wait_for("shared again: x.bin");
+    assert_eq!(ana.output().matches("not shared any more").count(), 1);
+    ana.say("list");
+    ana.wait_for("files/x.bin");
+}
+
 #[test]
 fn row_65_a_damaged_store_is_a_line() {
     let group = Group::new();
