@@ -167,7 +167,7 @@ impl Executor {
             .peer
             .shares()
             .into_iter()
-            .find(|shared| names(item, shared));
+            .find(|shared| shared.file.kind.is_hashed() && names(item, shared));
         let (file, path, contents) = match own {
             Some(shared) => (shared.file, Some(shared.path), Some(shared.contents)),
             None => {

@@ -107,10 +107,10 @@ pub fn shares(shares: &[Shared], is_long: bool, width: Option<usize>) -> String 
         .iter()
         .map(|shared| {
             let path = safe(&shared.path.to_string_lossy());
-            let size = if is_long {
-                shared.contents.len.to_string()
-            } else {
-                size(shared.contents.len)
+            let size = match shared.file.kind {
+                PublicationKind::HashingFolder => "folder".to_owned(),
+                _ if is_long => shared.contents.len.to_string(),
+                _ => size(shared.contents.len),
             };
             vec![
                 shared.file.shown_name(),

@@ -129,7 +129,7 @@ impl Keeper {
             // When it does not answer now, the next announcement says it.
             let _ = own.unshare(is_it).await;
             own.tell(Event::Withdrawn {
-                name: shared.file.name.clone(),
+                name: shared.file.shown_name(),
                 reason: "its time is over".to_owned(),
             });
         });
@@ -282,24 +282,25 @@ impl Keeper {
 
     /// Offers what was shared at the last start.
     async fn restore(&self) {
-        let kept = self.background.kept.clone();
-        let wanted = spawn_blocking(move || kept.load())
-            .await
-            .unwrap_or_default();
+        let wanted = self.background.kept.unread();
         if wanted.is_empty() {
             return;
         }
         let (mut publishing, mut shares) = (JoinSet::new(), 0);
         for shared in wanted {
+            if !self.background.kept.is_wanted(&shared) {
+                continue;
+            }
             self.watch(&shared.path).await;
-            let subject = Subject::Before(shared);
+            let subject = Subject::Before(shared.clone());
             let named = self.name_unhashed(subject.clone());
             match self.shares.prepare(subject).await {
                 Ok(entry) => {
-                    let shared = entry.shared().clone();
+                    let offered = entry.shared().clone();
                     if self.shares.replace(&[], entry).is_none() {
                         continue;
                     }
+                    self.background.kept.set_read(&shared);
                     shares += 1;
                     if publishing.len() >= MAX_PUBLISHING {
                         let _ = publishing.join_next().await;
@@ -307,13 +308,16 @@ impl Keeper {
                     let control = self.control.clone();
                     // When it does not answer now, the next announcement says it.
                     publishing.spawn(async move {
-                        let _ = control.publish(shared.file).await;
+                        let _ = control.publish(offered.file).await;
                         drop(named);
                     });
                 }
-                Err(error) => self.tell(Event::Warning {
-                    text: format!("not shared again: {error}"),
-                }),
+                Err(error) => {
+                    self.background.kept.set_read(&shared);
+                    self.tell(Event::Warning {
+                        text: format!("not shared again: {error}"),
+                    });
+                }
             }
         }
         while publishing.join_next().await.is_some() {}

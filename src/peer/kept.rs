@@ -36,6 +36,8 @@ struct Wanted {
     /// What the next start does not share again, each with the mark of who said so last.
     passing: BTreeMap<Key, u64>,
     last_mark: u64,
+    /// Those of the last start that nobody has looked at yet.
+    unread: BTreeSet<Key>,
 }
 
 impl Kept {
@@ -48,9 +50,8 @@ impl Kept {
         }
     }
 
-    /// What was shared at the last start. Blocking.
-    #[must_use]
-    pub fn load(&self) -> Vec<Shared> {
+    /// Knows what was shared at the last start, which is [`Self::unread`] from then on. Blocking.
+    pub fn load(&self) {
         let database = self.memory.as_ref().and_then(Memory::database);
         let loaded = database.and_then(|database| {
             database.read(|now| {
@@ -65,11 +66,27 @@ impl Kept {
         });
         let loaded = loaded.unwrap_or_default();
         let mut wanted = self.wanted();
-        for shared in &loaded {
-            let key = key_of(shared);
-            wanted.shares.entry(key).or_insert_with(|| shared.clone());
+        for shared in loaded {
+            let key = key_of(&shared);
+            wanted.unread.insert(key.clone());
+            wanted.shares.entry(key).or_insert(shared);
         }
-        loaded
+    }
+
+    /// What was shared at the last start, as far as nobody has looked at it since.
+    #[must_use]
+    pub fn unread(&self) -> Vec<Shared> {
+        let wanted = self.wanted();
+        let unread = wanted.unread.iter();
+        unread
+            .filter_map(|key| wanted.shares.get(key))
+            .cloned()
+            .collect()
+    }
+
+    /// Somebody has looked at it.
+    pub fn set_read(&self, shared: &Shared) {
+        self.wanted().unread.remove(&key_of(shared));
     }
 
     /// Shares it at the next start too, from the next [`Self::flush`] on.
@@ -278,7 +295,10 @@ mod tests {
         first.flush();
         drop(first);
         let second = kept(&dir);
-        assert_eq!(second.load(), [all[0].clone(), all[2].clone()]);
+        second.load();
+        assert_eq!(second.unread(), [all[0].clone(), all[2].clone()]);
+        second.set_read(&all[0]);
+        assert_eq!(second.unread(), [all[2].clone()]);
         assert!(second.is_wanted(&all[0]) && !second.is_wanted(&all[1]));
         assert_eq!(second.at(&all[2].path), [all[2].clone()]);
     }
@@ -300,7 +320,9 @@ mod tests {
         let again = first.pass(&all[0]);
         assert!(first.is_passing(&all[0], again) && !first.is_passing(&all[0], marks[0]));
         drop(first);
-        assert_eq!(kept(&dir).load(), [all[1].clone()]);
+        let second = kept(&dir);
+        second.load();
+        assert_eq!(second.unread(), [all[1].clone()]);
     }
 
     #[test]
@@ -309,6 +331,7 @@ mod tests {
         kept.add(&shared("a", b"/x/a"));
         kept.flush();
         assert_eq!(kept.at(Path::new("/x/a")).len(), 1);
-        assert!(kept.load().is_empty());
+        kept.load();
+        assert!(kept.unread().is_empty());
     }
 }

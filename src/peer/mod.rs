@@ -251,6 +251,9 @@ impl Peer {
             changes: Changes::default(),
             events: Some(events.clone()),
         };
+        // Before anybody asks what is shared, or wants to share some of it no longer.
+        let kept = background.kept.clone();
+        let _ = tokio::task::spawn_blocking(move || kept.load()).await;
         let unfinished = Unfinished::new(memory, settings.unfinished);
         let (shares, withdrawn) = Shares::new(background.clone());
         let offers = Offers {
@@ -397,10 +400,10 @@ impl Peer {
         self.0.keeper.unshare(selects).await
     }
 
-    /// What we share, by name.
+    /// What we share, by name; also what was shared at the last start and is still being read.
     #[must_use]
     pub fn shares(&self) -> Vec<Shared> {
-        self.0.keeper.shares.list()
+        self.0.keeper.shares.list_all()
     }
 
     /// Names that contain `term`, at most `limit` of them.

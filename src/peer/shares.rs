@@ -270,6 +270,29 @@ impl Shares {
             .collect()
     }
 
+    /// The same, with what was shared at the last start and is still to be read: without an id.
+    #[must_use]
+    pub fn list_all(&self) -> Vec<Shared> {
+        let unread = self.0.background.kept.unread();
+        let mut all = self.list();
+        for mut shared in unread {
+            let is_same =
+                |other: &Shared| other.path == shared.path && other.file.name == shared.file.name;
+            if !all.iter().any(is_same) {
+                let Publication {
+                    name, len, kind, ..
+                } = shared.file;
+                let files = usize::from(!kind.is_folder());
+                let len = if kind.is_folder() { 0 } else { len };
+                shared.contents = Contents { files, len };
+                shared.file = Publication::being_hashed(name, len, kind);
+                all.push(shared);
+            }
+        }
+        all.sort_by(|a, b| a.file.name.cmp(&b.file.name));
+        all
+    }
+
     /// Bytes that were read to be hashed, since the start.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {

@@ -266,6 +266,59 @@ async fn what_takes_the_place_of_a_share_is_not_shared_until_somebody_names_it()
     }
 }
 
+/// What was shared before is known before it is read, and can be taken back.
+#[tokio::test]
+async fn what_is_still_to_be_read_is_listed_without_an_id() {
+    let dir = folder();
+    let state = tempfile::tempdir().unwrap();
+    let background = || {
+        let (events, _) = mpsc::channel(1);
+        let memory = crate::peer::database::Memory::new(Some(state.path().to_owned()), events);
+        Background {
+            kept: Kept::new(memory),
+            ..Background::default()
+        }
+    };
+    let first = background();
+    let (shares, _withdrawn) = Shares::new(first.clone());
+    for name in ["talks", "talks/a.txt"] {
+        share(&shares, &dir.path().join(name)).await;
+    }
+    first.kept.flush();
+    drop((first, shares));
+
+    let second = background();
+    let (shares, _withdrawn) = Shares::new(second.clone());
+    second.kept.load();
+    let wanted = second.kept.unread();
+    let shown = |shares: &Shares| {
+        let shown = shares.list_all().into_iter();
+        let shown = shown.map(|shared| (shared.file.name.to_string(), shared.file.kind));
+        shown.collect::<Vec<_>>()
+    };
+    let (file, talks) = ("a.txt".to_owned(), "talks".to_owned());
+    assert!(shares.list().is_empty());
+    assert_eq!(
+        shown(&shares),
+        [
+            (file.clone(), PublicationKind::HashingFile),
+            (talks, PublicationKind::HashingFolder)
+        ]
+    );
+    for shared in wanted.clone() {
+        let entry = shares
+            .prepare(Subject::Before(shared.clone()))
+            .await
+            .unwrap();
+        shares.remove(|other| other.file.name.as_str() == "talks");
+        if shares.replace(&[], entry).is_some() {
+            second.kept.set_read(&shared);
+        }
+    }
+    assert_eq!(wanted.len(), 2);
+    assert_eq!(shown(&shares), [(file, PublicationKind::File)]);
+}
+
 #[tokio::test]
 async fn what_nobody_wants_any_more_is_not_offered_when_it_is_ready() {
     let dir = folder();
