@@ -347,6 +347,7 @@ mod tests {
             file,
             path: "/tmp/talk.mp4".into(),
             real: "/tmp/talk.mp4".into(),
+            is_download: false,
             contents: crate::peer::Contents::default(),
         };
         for item in [

@@ -26,6 +26,9 @@ const HASHED_SOON: Duration = Duration::from_millis(500);
 /// Publications of which the tracker is told at the same time.
 const MAX_PUBLISHING: usize = 16;
 
+/// Names in a line about several shares.
+const MAX_NAMED: usize = 5;
+
 /// Whether the shares, or the unfinished downloads, of the last start are taken up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
@@ -66,21 +69,24 @@ impl Keeper {
     /// # Errors
     /// When it cannot be shared, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let subject = Subject::Named(path.to_owned(), name.clone());
-        let own = subject.clone();
+        self.take(Subject::Named(path.to_owned(), name)).await
+    }
+
+    async fn take(&self, subject: Subject) -> Result<Shared, ShareError> {
+        let (path, own) = (subject.path().to_owned(), subject.clone());
         let looking = spawn_blocking(move || Shares::unhashed(&own).map(drop));
         looking.await.unwrap_or(Ok(())).map_err(|reason| {
-            let path = path.to_owned();
+            let path = path.clone();
             ShareError::Local { path, reason }
         })?;
         // Before it is read: what changes meanwhile is heard of as well.
-        self.watch(path).await;
+        self.watch(&path).await;
         // Until the id can be found: there is no moment in which nothing of it can.
-        let _named = self.name_unhashed(subject);
-        let shared = match self.shares.add(path, name).await {
+        let _named = self.name_unhashed(subject.clone());
+        let shared = match self.shares.take(subject).await {
             Ok(shared) => shared,
             Err(error) => {
-                self.unwatch_unwanted([path.to_owned()]).await;
+                self.unwatch_unwanted([path]).await;
                 return Err(error);
             }
         };
@@ -154,7 +160,8 @@ impl Keeper {
     pub async fn adopt_folder(&self, path: &Path, file: &Publication) {
         if !self.lies_here(file).await {
             // When it cannot be read, it is no share; when the tracker does not answer, it is announced later.
-            let _ = self.share(path, Some(file.name.clone())).await;
+            let subject = Subject::Downloaded(path.to_owned(), file.name.clone());
+            let _ = self.take(subject).await;
         }
     }
 
@@ -286,7 +293,7 @@ impl Keeper {
         if wanted.is_empty() {
             return;
         }
-        let (mut publishing, mut shares) = (JoinSet::new(), 0);
+        let (mut publishing, mut shares, mut deleted) = (JoinSet::new(), 0, Vec::new());
         for shared in wanted {
             if !self.background.kept.is_wanted(&shared) {
                 continue;
@@ -314,6 +321,10 @@ impl Keeper {
                 }
                 Err(error) => {
                     self.background.kept.set_read(&shared);
+                    if is_deleted_download(&shared).await {
+                        deleted.push(shared);
+                        continue;
+                    }
                     self.tell(Event::Warning {
                         text: format!("not shared again: {error}"),
                     });
@@ -321,8 +332,36 @@ impl Keeper {
             }
         }
         while publishing.join_next().await.is_some() {}
+        self.forget(&deleted).await;
         let read = self.shares.read_bytes();
         self.tell(Event::Restored { shares, read });
+    }
+
+    /// Downloads that somebody deleted are no shares any more.
+    async fn forget(&self, deleted: &[Shared]) {
+        if deleted.is_empty() {
+            return;
+        }
+        let is_same = |one: &Shared, other: &Shared| {
+            one.path == other.path && one.file.name == other.file.name
+        };
+        self.shares
+            .remove(|shared| deleted.iter().any(|other| is_same(shared, other)));
+        self.unwatch_unwanted(deleted.iter().map(|shared| shared.path.clone()))
+            .await;
+        let names = deleted.iter().take(MAX_NAMED);
+        let mut names: Vec<_> = names.map(|shared| shared.file.shown_name()).collect();
+        if deleted.len() > MAX_NAMED {
+            names.push(format!("and {} more", deleted.len() - MAX_NAMED));
+        }
+        let what = match deleted.len() {
+            1 => "1 download is".to_owned(),
+            count => format!("{count} downloads are"),
+        };
+        let names = names.join(", ");
+        self.tell(Event::Warning {
+            text: format!("{what} gone and not shared any more: {names}"),
+        });
     }
 
     /// Offers what lies at `path` as it is now.
@@ -397,6 +436,17 @@ impl Keeper {
     fn tell(&self, event: Event) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// Is it a download that lies no more in its folder, which is there?
+async fn is_deleted_download(shared: &Shared) -> bool {
+    let (is_download, path) = (shared.is_download, shared.path.clone());
+    let looking = spawn_blocking(move || {
+        let found = path.symlink_metadata();
+        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        is_download && is_missing && path.parent().is_some_and(Path::is_dir)
+    });
+    looking.await.unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -215,6 +215,7 @@ struct Record {
     file: Publication,
     /// Absent where no link was followed.
     real: Option<PathBuf>,
+    is_download: bool,
 }
 
 impl Record {
@@ -223,6 +224,7 @@ impl Record {
         Self {
             file: shared.file.clone(),
             real: real.cloned(),
+            is_download: shared.is_download,
         }
     }
 
@@ -230,7 +232,7 @@ impl Record {
         let mut bytes = Vec::new();
         codec::encode(&self.file, &mut bytes);
         let real = self.real.as_ref().map(|real| real.as_os_str().as_bytes());
-        codec::encode(&real, &mut bytes);
+        codec::encode(&(real, self.is_download), &mut bytes);
         bytes
     }
 }
@@ -238,7 +240,7 @@ impl Record {
 /// `None` for what we did not write.
 fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
     let (file, value) = codec::decode_first::<Publication>(value).ok()?;
-    let real: Option<Vec<u8>> = codec::decode(value).unwrap_or_default();
+    let (real, is_download): (Option<Vec<u8>>, bool) = codec::decode(value).unwrap_or_default();
     let as_path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     let path = as_path(path);
     let is_ours = file.name.as_str() == name && path.is_absolute();
@@ -246,6 +248,7 @@ fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
         file,
         real: real.map_or_else(|| path.clone(), |real| as_path(&real)),
         path,
+        is_download,
         contents: Contents::default(),
     })
 }
@@ -273,6 +276,7 @@ mod tests {
             file,
             real: path.clone(),
             path,
+            is_download: name == "odd",
             contents: Contents::default(),
         }
     }

@@ -38,6 +38,8 @@ pub struct Shared {
     /// Where that led when it was named, without any link. What lies behind other links later is not what
     /// somebody wanted to share.
     pub real: PathBuf,
+    /// It came as a download: whoever deletes it wants it to be shared no longer.
+    pub is_download: bool,
     /// What is in it.
     pub contents: Contents,
 }
@@ -56,6 +58,8 @@ pub struct Contents {
 pub enum Subject {
     /// What somebody names at this moment, under its own name or this one. Links are followed.
     Named(PathBuf, Option<FileName>),
+    /// What was downloaded a moment ago, under its name. A link in its place is not followed.
+    Downloaded(PathBuf, FileName),
     /// What was shared before: it has to lie where it lay, and to be a file or a folder as it was.
     Before(Shared),
 }
@@ -97,10 +101,20 @@ pub struct Background {
 }
 
 impl Subject {
-    fn path(&self) -> &Path {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         match self {
-            Self::Named(path, _) => path,
+            Self::Named(path, _) | Self::Downloaded(path, _) => path,
             Self::Before(shared) => &shared.path,
+        }
+    }
+
+    const fn is_download(&self) -> bool {
+        match self {
+            Self::Named(..) => false,
+            Self::Downloaded(..) => true,
+            Self::Before(shared) => shared.is_download,
         }
     }
 }
@@ -125,10 +139,17 @@ impl Shares {
     /// # Errors
     /// When it is neither, cannot be read, or changes meanwhile.
     pub async fn add(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        if let Ok(path) = std::path::absolute(path) {
+        self.take(Subject::Named(path.to_owned(), name)).await
+    }
+
+    /// Hashes and offers it.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn take(&self, subject: Subject) -> Result<Shared, ShareError> {
+        if let Ok(path) = std::path::absolute(subject.path()) {
             self.told().remove(&path);
         }
-        let subject = Subject::Named(path.to_owned(), name);
         let entry = Arc::new(self.prepare(subject).await?);
         self.0.background.kept.add(&entry.shared);
         self.offers().insert(Arc::clone(&entry));
@@ -159,10 +180,9 @@ impl Shares {
             is_settled: false,
             tree,
         };
-        let entry = Entry {
-            is_adopted: true,
-            ..Entry::of_file(file, path, real, hashed)
-        };
+        let mut entry = Entry::of_file(file, path, real, hashed);
+        entry.is_adopted = true;
+        entry.shared.is_download = true;
         let shared = entry.shared.clone();
         self.0.background.kept.add(&shared);
         self.offers().insert(Arc::new(entry));

@@ -272,6 +272,38 @@ fn a_copy_does_not_take_the_place_of_the_original() {
 }
 
 #[test]
+fn a_deleted_download_is_forgotten_with_one_line() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let (file, own) = (group.file("x.bin", 3000, 1), group.file("own.bin", 500, 3));
+    group.file("talks/a.bin", 4000, 2);
+    let _ana = group.sharer("ana", &address, &[&file, &group.path("talks")], &[]);
+    let mut bob = group.sharer("bob", &address, &[&own], &[]);
+    for name in ["x.bin", "talks"] {
+        bob.say(&format!("download {name}"));
+        bob.wait_for("Download successful");
+    }
+    wait_until("the folder to be shared on", || {
+        bob.say("list");
+        bob.output().contains("talks/ ")
+    });
+    quit(&mut bob);
+    fs::remove_file(group.path("bob/downloaded_x.bin")).unwrap();
+    fs::remove_dir_all(group.path("bob/downloaded_talks")).unwrap();
+    fs::remove_file(own).unwrap();
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.wait_for("own.bin: there is no such file");
+    bob.wait_for("2 downloads are gone and not shared any more: talks/, x.bin");
+    assert_eq!(bob.output().matches("no such file").count(), 1);
+    quit(&mut bob);
+    let mut bob = group.peer("bob", &address, &[]);
+    bob.wait_for("own.bin: there is no such file");
+    bob.say("list");
+    bob.wait_for("You share nothing");
+    assert!(!bob.output().contains("gone"), "{}", bob.output());
+}
+
+#[test]
 fn row_65_a_damaged_store_is_a_line() {
     let group = Group::new();
     let (_tracker, address) = group.tracker();

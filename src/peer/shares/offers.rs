@@ -70,6 +70,7 @@ impl Entry {
             file,
             path,
             real: real.clone(),
+            is_download: false,
             contents: Contents { files, len },
         };
         Self {

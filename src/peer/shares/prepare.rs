@@ -18,6 +18,9 @@ use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::folder::{self, FileEntry, Listing, MAX_LISTING_LEN, Modified, Node};
 use crate::wire::text::FileName;
 
+/// Why what lies behind a link is not shared.
+const ELSEWHERE: &str = "it leads elsewhere now; add it again to share that";
+
 impl Shares {
     /// Hashes a file or folder, to be offered by [`Self::replace`]. Bytes of what did not change are not
     /// read. Dropping the future gives up.
@@ -56,9 +59,16 @@ impl Shares {
 
     fn hash(&self, subject: &Subject, meter: &Meter) -> Result<Entry, String> {
         let seen = look(subject)?;
-        if seen.found.is_dir() {
-            return self.hash_folder(seen, meter);
-        }
+        let mut entry = if seen.found.is_dir() {
+            self.hash_folder(seen, meter)?
+        } else {
+            self.hash_file(seen, meter)?
+        };
+        entry.shared.is_download = subject.is_download();
+        Ok(entry)
+    }
+
+    fn hash_file(&self, seen: Seen, meter: &Meter) -> Result<Entry, String> {
         let Seen {
             path,
             real,
@@ -137,6 +147,7 @@ impl Shares {
                 file,
                 path,
                 real,
+                is_download: false,
                 contents,
             },
             files,
@@ -211,10 +222,16 @@ fn look(subject: &Subject) -> Result<Seen, String> {
     };
     let name = match subject {
         Subject::Named(_, name) => name.clone().or_else(own_name),
+        Subject::Downloaded(_, name) => {
+            if path.is_symlink() {
+                return Err(ELSEWHERE.to_owned());
+            }
+            Some(name.clone())
+        }
         Subject::Before(shared) => {
             // Nobody has said that this is for others.
             if real != shared.real {
-                return Err("it leads elsewhere now; add it again to share that".to_owned());
+                return Err(ELSEWHERE.to_owned());
             }
             if found.is_dir() != shared.file.kind.is_folder() {
                 let now = if found.is_dir() {
