@@ -194,7 +194,8 @@ fn id(peer: usize) -> PeerId {
 }
 
 fn file(peer: usize, number: u8) -> Publication {
-    let mut content = [u8::try_from(peer).unwrap(); 32];
+    // Zeros are no id.
+    let mut content = [u8::try_from(peer).unwrap() + 1; 32];
     content[0] = number;
     Publication {
         name: format!("file {peer} {number}").parse().unwrap(),
