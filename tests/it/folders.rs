@@ -16,6 +16,7 @@ use p2pfs::wire::transfer::{FileSet, Frame, Opened};
 
 use crate::support::member::Member;
 use crate::support::mounts::{Mounts, fill};
+use crate::support::terminal::Terminal;
 use crate::support::{Group, Process, names_in, only_fetching, text, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -534,6 +535,42 @@ fn row_62_a_folder_waits_while_the_disk_is_full() {
         let said = bob.output();
         assert_eq!(said.matches("paused").count(), 1, "{said}");
         assert!(!said.contains("put aside"), "{said}");
+    }
+}
+
+/// Shows: a folder whose directory is away for a moment waits, and goes on when that is back.
+/// How: once while small files come, and once while a large one does.
+#[test]
+fn row_63_a_folder_waits_while_its_directory_is_away() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    for number in 0..200 {
+        group.file(&format!("talks/small/{number}"), 50_000, 3);
+    }
+    group.file("talks/one", 4 * MIB, 4);
+    group.file("talks/two", 4 * MIB, 5);
+    let root = group.path("talks");
+    let limit = ["--up-limit", "4MiB"];
+    let _seeder = group.sharer("seeder", &address, &[&root], &limit);
+    let passphrase = group.path("passphrase");
+    let variables = [("P2PFS_PASSPHRASE_FILE", passphrase.to_str().unwrap())];
+    for (name, here) in [("small", 30), ("large", 201)] {
+        let (out, away) = (group.folder(name), group.path("away"));
+        let args = [&["peer"][..], &only_fetching(&address, name, &out)].concat();
+        let state = format!("{name}.state");
+        let mut bob = Terminal::start_in(&group, &state, &args, &variables);
+        bob.wait_for("Joined");
+        bob.type_line("download talks/");
+        wait_until("files to come", || files_below(&out) >= here);
+        fs::rename(&out, &away).unwrap();
+        bob.wait_for("paused: ");
+        bob.wait_for("no such directory");
+        bob.type_line("transfers");
+        bob.wait_for("waiting: ");
+        fs::rename(&away, &out).unwrap();
+        bob.wait_for("Download successful: talks");
+        assert_equal(&tree(&out.join("downloaded_talks")), &tree(&root));
+        assert_eq!(names_in(&out), ["downloaded_talks"]);
     }
 }
 

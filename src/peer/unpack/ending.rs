@@ -15,12 +15,26 @@ use crate::wire::folder::Node;
 use crate::wire::text::FileName;
 
 impl Unpacking {
-    /// Has somebody removed it, or a folder in it? Blocking.
+    /// Has somebody removed it, or a folder in it? What is only away, with the directory that it grows in,
+    /// may come back. Blocking.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         let folders: BTreeSet<_> = self.paths.iter().filter_map(|path| path.parent()).collect();
-        let mut folders = folders.into_iter().map(|folder| self.root.join(folder));
-        !disk::is_at(&self.lock, &self.root) || !folders.all(|folder| folder.is_dir())
+        let lacks_folders = || {
+            let mut folders = folders.iter().map(|folder| self.root.join(folder));
+            !folders.all(|folder| folder.is_dir())
+        };
+        // It may go and come back at any moment.
+        if lacks_folders() && !self.is_away() && lacks_folders() {
+            return true;
+        }
+        let is_replaced = || self.root.symlink_metadata().is_ok() && self.is_away();
+        self.is_away() && (disk::is_removed(&self.lock) || is_replaced())
+    }
+
+    /// Is it not to be found where it grows?
+    fn is_away(&self) -> bool {
+        !disk::is_at(&self.lock, &self.root)
     }
 
     /// Does all of it lie there? What somebody removed would be missing under the final name. Blocking.
@@ -51,7 +65,11 @@ impl Unpacking {
             self.sync_name()?;
             return Ok(path);
         }
-        if !disk::is_at(&self.lock, &self.root) || !self.is_whole() {
+        let is_whole = self.is_whole();
+        if self.is_away() {
+            return Err(fail(&self.dir, &io::ErrorKind::NotFound.into()));
+        }
+        if !is_whole {
             return Err(StoreError::lasting(&self.dir, PART_IS_GONE));
         }
         self.open_up()
@@ -95,7 +113,7 @@ impl Unpacking {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = true;
         // Whoever removed it may have begun once more.
-        let is_own = self.state().named.is_none() && disk::is_at(&self.lock, &self.root);
+        let is_own = self.state().named.is_none() && !self.is_away();
         if is_own && !self.holds_bytes() {
             disk::remove_tree(&self.root);
         }
