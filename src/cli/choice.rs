@@ -72,11 +72,16 @@ impl Executor {
         if let Some(digits) = short_id(item) {
             return self.by_digits(item, &digits).await;
         }
-        let (name, digits) = split_choice(item);
+        let Choice {
+            name,
+            digits,
+            is_folder,
+        } = split_choice(item);
         let mut hits = self.peer.search(name, MAX_CANDIDATES).await?.hits;
         hits.retain(|hit| {
             let is_chosen = digits.is_none_or(|digits| has_digits(hit, digits));
-            is_owned(hit, owner) && is_chosen
+            let is_meant = is_chosen && (!is_folder || hit.file.kind.is_folder());
+            is_owned(hit, owner) && is_meant
         });
         let is_exact = |hit: &Hit| hit.file.name.as_str() == name;
         if hits.iter().any(is_exact) {
@@ -130,7 +135,8 @@ impl Executor {
         text: &str,
         owner: Option<&UserName>,
     ) -> Result<Vec<Hit>, Failure> {
-        let listing = self.peer.search(text, MAX_CANDIDATES).await?;
+        let (name, is_folder) = without_slash(text);
+        let listing = self.peer.search(name, MAX_CANDIDATES).await?;
         if listing.is_partial || listing.total as usize > listing.hits.len() {
             let line = format!("more than {MAX_CANDIDATES} names contain \"{text}\"");
             return Err(Failure::usage(line).hint("refine it"));
@@ -139,7 +145,8 @@ impl Executor {
         let mut hits = listing.hits;
         hits.retain(|hit| {
             let is_here = own.iter().any(|own| own.file.content == hit.file.content);
-            !is_here && hit.file.kind.is_hashed() && is_owned(hit, owner)
+            let is_meant = hit.file.kind.is_hashed() && (!is_folder || hit.file.kind.is_folder());
+            !is_here && is_meant && is_owned(hit, owner)
         });
         let mut hits = believed(hits);
         hits.dedup_by_key(|hit| hit.file.content);
@@ -258,9 +265,20 @@ fn disputed(item: &str, hits: &[Hit]) -> Failure {
     .hint("--from USER takes it from one of them")
 }
 
-/// `name#1a2b` is a name and the first digits of an id; everything else is a name.
-fn split_choice(item: &str) -> (&str, Option<&str>) {
-    match item.rsplit_once('#') {
+/// What somebody typed to name one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Choice<'a> {
+    name: &'a str,
+    /// The first digits of its id.
+    digits: Option<&'a str>,
+    /// No file is meant.
+    is_folder: bool,
+}
+
+/// `name#1a2b` is a name and the first digits of an id; everything else is a name. A folder's may be written
+/// as it is shown: `name/`, `name/#1a2b`.
+fn split_choice(item: &str) -> Choice<'_> {
+    let (name, digits) = match item.rsplit_once('#') {
         Some((name, digits))
             if (4..=64).contains(&digits.len())
                 && digits.bytes().all(|b| b.is_ascii_hexdigit())
@@ -269,6 +287,20 @@ fn split_choice(item: &str) -> (&str, Option<&str>) {
             (name, Some(digits))
         }
         _ => (item, None),
+    };
+    let (name, is_folder) = without_slash(name);
+    Choice {
+        name,
+        digits,
+        is_folder,
+    }
+}
+
+/// A name without the slash that says that it is a folder's, and whether there was one: no name holds any.
+pub(super) fn without_slash(name: &str) -> (&str, bool) {
+    match name.strip_suffix('/').filter(|bare| !bare.is_empty()) {
+        Some(bare) => (bare, true),
+        None => (name, false),
     }
 }
 
@@ -282,10 +314,11 @@ fn short_id(item: &str) -> Option<String> {
 /// Does `item` mean this share: by name, by name and id, by id, or by path?
 pub(super) fn names(item: &str, shared: &Shared) -> bool {
     let hex = shared.file.content.to_hex();
-    let (name, digits) = split_choice(item);
+    let choice = split_choice(item);
     let is_named = shared.file.name.as_str() == item
-        || (shared.file.name.as_str() == name
-            && digits.is_some_and(|digits| hex.starts_with(digits)));
+        || (shared.file.name.as_str() == choice.name
+            && (!choice.is_folder || shared.file.kind.is_folder())
+            && choice.digits.is_none_or(|digits| hex.starts_with(digits)));
     let is_id = item.parse() == Ok(shared.file.content)
         || short_id(item).is_some_and(|digits| hex.starts_with(&digits));
     is_named || is_id || Path::new(item) == shared.path
@@ -298,11 +331,24 @@ mod tests {
 
     #[test]
     fn choices_are_told_from_names() {
-        assert_eq!(split_choice("talk.mp4#1a2b"), ("talk.mp4", Some("1a2b")));
-        assert_eq!(split_choice("talk.mp4"), ("talk.mp4", None));
-        assert_eq!(split_choice("C#notes"), ("C#notes", None));
-        assert_eq!(split_choice("C#12"), ("C#12", None), "too short for an id");
-        assert_eq!(split_choice("#1a2b"), ("#1a2b", None));
+        for (item, name, digits, is_folder) in [
+            ("talk.mp4#1a2b", "talk.mp4", Some("1a2b"), false),
+            ("talk.mp4", "talk.mp4", None, false),
+            ("C#notes", "C#notes", None, false),
+            ("C#12", "C#12", None, false),
+            ("#1a2b", "#1a2b", None, false),
+            ("talks/", "talks", None, true),
+            ("talks/#1a2b", "talks", Some("1a2b"), true),
+            ("/#1a2b", "/", Some("1a2b"), false),
+            ("/", "/", None, false),
+        ] {
+            let wanted = Choice {
+                name,
+                digits,
+                is_folder,
+            };
+            assert_eq!(split_choice(item), wanted, "{item}");
+        }
     }
 
     fn hit(content: u8, len: u64, kind: PublicationKind, holders: u32) -> Hit {
@@ -364,6 +410,7 @@ mod tests {
             "talk",
             "talk.mp4#2b2b",
             "other#1a1a",
+            "talk.mp4/#1a1a",
             "b3:",
             "b3:1a1",
             "b3:2b2b",

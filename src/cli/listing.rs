@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::choice::names;
+use super::choice::{names, without_slash};
 use super::executor::{Executor, parse_user, sha256_of};
 use super::exit::{Class, Failure};
 use super::options::{ListOptions, SearchOptions, Sort};
@@ -76,15 +76,20 @@ impl Executor {
     /// When nothing does, or the tracker does not answer.
     pub async fn search(&self, options: &SearchOptions) -> Result<(), Failure> {
         let (text, limit) = (options.text.join(" "), options.limit.max(1));
-        let sifted = if options.takes_all() {
+        let (term, is_folder) = without_slash(&text);
+        let takes_all = options.takes_all() && !is_folder;
+        let sifted = if takes_all {
             limit
         } else {
             limit.max(MAX_SIFTED)
         };
-        let mut listing = self.peer.search(&text, sifted).await?;
-        if !options.takes_all() {
+        let mut listing = self.peer.search(term, sifted).await?;
+        if !takes_all {
             listing.is_partial |= listing.total as usize > listing.hits.len();
-            listing.hits.retain(|hit| options.takes(hit));
+            let is_kind = |hit: &Hit| !is_folder || hit.file.kind.is_folder();
+            listing
+                .hits
+                .retain(|hit| is_kind(hit) && options.takes(hit));
             if let Some(sort) = options.sort {
                 sort.apply(&mut listing.hits);
             }

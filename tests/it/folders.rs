@@ -574,6 +574,55 @@ fn row_63_a_folder_waits_while_its_directory_is_away() {
     }
 }
 
+/// Two folders and a file bear one name: what a line says of a folder is what can be typed.
+#[test]
+fn a_folder_is_named_as_it_is_shown() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    for (name, seed) in [("a/many/one", 1), ("b/many/one", 2), ("c/many", 3)] {
+        group.file(name, 10, seed);
+    }
+    let paths = ["a/many", "b/many", "c/many"].map(|name| group.path(name));
+    let mut seeder = group.sharer(
+        "seeder",
+        &address,
+        &paths.each_ref().map(|path| &**path),
+        &[],
+    );
+    let once = |args: &[&str]| {
+        let output = group.once(&address, args);
+        let said = [text(&output.stdout), text(&output.stderr)].concat();
+        (output.status.success(), said)
+    };
+    let (_, said) = once(&["search", "many"]);
+    assert_eq!(said.matches("many").count(), 3, "{said}");
+    let (_, said) = once(&["search", "many/"]);
+    assert_eq!(said.matches("many/").count(), 2, "{said}");
+    assert_eq!(said.matches("many").count(), 2, "{said}");
+    let out = group.folder("out");
+    let out = ["--out", out.to_str().unwrap()];
+    let (is_done, said) = once(&[&["get", "many/"], &out[..]].concat());
+    assert!(!is_done && said.contains("several contents"), "{said}");
+    let choices: Vec<_> = said
+        .split(|c: char| c.is_whitespace())
+        .filter(|word| word.starts_with("many/#"))
+        .collect();
+    assert_eq!(choices.len(), 2, "{said}");
+    for choice in choices {
+        let (is_done, said) = once(&["info", choice]);
+        assert!(is_done && said.contains("many/"), "{said}");
+        let (is_done, said) = once(&[&["get", choice], &out[..]].concat());
+        assert!(is_done, "{said}");
+    }
+    assert_eq!(names_in(&group.path("out")).len(), 2);
+    seeder.say("remove many/");
+    for _ in 0..2 {
+        seeder.wait_for("Not sharing many/ any more");
+    }
+    let (is_done, said) = once(&["search", "many"]);
+    assert!(is_done && !said.contains("many/"), "{said}");
+}
+
 /// Shows: whoever goes on with a folder sees how far the reading of what is here is, and need not wait for it.
 /// How: what is here seems to be a file of 32 GiB, which takes long to hash.
 #[test]
