@@ -111,7 +111,7 @@ impl Control {
             .ok_or_else(|| {
                 unreachable("TCP works, but UDP datagrams to that port are not answered".to_owned())
             })?
-            .map_err(|refusal| login_error(&tracker, &refusal))?;
+            .map_err(|refusal| login_error(&tracker, &refusal, task.account()))?;
         Ok((control, tokio::spawn(task.run())))
     }
 

@@ -168,9 +168,9 @@ fn peer_connect_fs_with_three_users_line_by_line() {
     vader.type_line("yoda");
     vader.wait_for("Password");
     vader.type_line("y-secret");
-    let refusal = vader.wait_for("choose another");
+    let refusal = vader.wait_for("quit there first");
     assert!(
-        refusal.contains("in use, for ") && refusal.contains("from 127.0.0.1"),
+        refusal.contains("yoda is logged in since ") && refusal.contains("from 127.0.0.1"),
         "{refusal}"
     );
     let status = vader.process.wait().unwrap();
@@ -500,9 +500,10 @@ fn row_18_the_same_identity_takes_over_its_own_session() {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3));
     assert!(
-        told.contains("in use, for ") && told.contains("from 127.0.0.1"),
+        told.contains("ana is logged in since ") && told.contains("from 127.0.0.1"),
         "{told}"
     );
+    assert!(!told.contains("--name"), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
     // Her own, after a crash: at once.
     first.kill();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::peer::enrol::EnrolError;
 use crate::peer::event::JoinError;
 use crate::wire::control::Refusal;
+use crate::wire::text::UserName;
 
 /// What the tracker's no means, as one line.
 pub(super) fn explain(refusal: &Refusal) -> String {
@@ -17,7 +18,9 @@ pub(super) fn explain(refusal: &Refusal) -> String {
             format!("this name is in use, for {since_s} s, from {from}; choose another with --name")
         }
         Refusal::NameReserved => {
-            "this name belongs to somebody with another key; choose another with --name".to_owned()
+            "this name belongs to somebody with another key, until the tracker is \
+             started anew; choose another with --name, or ask its operator to restart it"
+                .to_owned()
         }
         Refusal::TooFast { wait_ms } => format!("too fast, wait {} s", wait_ms.div_ceil(1000)),
         Refusal::TooManyFiles { limit } => {
@@ -36,8 +39,22 @@ pub(super) fn explain(refusal: &Refusal) -> String {
     }
 }
 
+/// The same of a LOGIN: an `account` is somebody's, and no other name will do.
+pub(super) fn explain_login(refusal: &Refusal, account: Option<&UserName>) -> String {
+    match (refusal, account) {
+        (Refusal::NameInUse { since_s, from }, Some(user)) => format!(
+            "{user} is logged in since {since_s} s ago, from {from}; quit there first, or log in as somebody else"
+        ),
+        _ => explain(refusal),
+    }
+}
+
 /// Why a login fails that `tracker` refuses.
-pub(super) fn login_error(tracker: &str, refusal: &Refusal) -> JoinError {
+pub(super) fn login_error(
+    tracker: &str,
+    refusal: &Refusal,
+    account: Option<&UserName>,
+) -> JoinError {
     match refusal {
         Refusal::PasswordNeeded => JoinError::PasswordNeeded {
             tracker: tracker.to_owned(),
@@ -46,7 +63,7 @@ pub(super) fn login_error(tracker: &str, refusal: &Refusal) -> JoinError {
         Refusal::LoginTooOften { wait_ms } => {
             JoinError::LoginTooOften(Duration::from_millis(u64::from(*wait_ms)))
         }
-        refusal => JoinError::Refused(explain(refusal)),
+        refusal => JoinError::Refused(explain_login(refusal, account)),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use super::refusals::{explain, login_error};
+use super::refusals::{explain, explain_login, login_error};
 use super::{JOIN_DEADLINE, LOGIN_DEADLINE, Message, Reply, Setup};
 use crate::crypto::random::OsRandom;
 use crate::peer::enrol::{EnrolError, Enrolled, enrol};
@@ -17,6 +17,7 @@ use crate::proto::announce::Announce;
 use crate::proto::attachment::{self, Attachment, DialFailure};
 use crate::wire::control::{Refusal, Request, Response};
 use crate::wire::id::RequestId;
+use crate::wire::text::UserName;
 use crate::wire::{MAX_DATAGRAM_LEN, MAX_OUTSTANDING_REQUESTS};
 
 /// Pause before files are sent again that the tracker refused for coming too fast.
@@ -30,6 +31,8 @@ pub(super) struct Task {
     setup: Setup,
     socket: UdpSocket,
     address: SocketAddr,
+    /// The tracker wants a password of each.
+    has_users: bool,
     attachment: Attachment,
     announce: Announce,
     sender: mpsc::Sender<Message>,
@@ -66,6 +69,7 @@ impl Task {
             setup,
             socket,
             address: enrolled.address,
+            has_users: enrolled.needs_password,
             attachment,
             announce: Announce::default(),
             sender,
@@ -98,6 +102,11 @@ impl Task {
             }
         }
         Some(Ok(()))
+    }
+
+    /// Who we are to a tracker that knows its users.
+    pub(super) fn account(&self) -> Option<&UserName> {
+        Some(&self.setup.user).filter(|_| self.has_users)
     }
 
     pub(super) async fn run(mut self) {
@@ -261,9 +270,9 @@ impl Task {
         let is_news = asked.is_none() && self.is_logged_in;
         if let Some(reply) = asked {
             let tracker = self.setup.target.address();
-            let _ = reply.send(Err(login_error(&tracker, &refusal)));
+            let _ = reply.send(Err(login_error(&tracker, &refusal, self.account())));
         }
-        let reason = is_news.then(|| explain(&refusal));
+        let reason = is_news.then(|| explain_login(&refusal, self.account()));
         self.login_refusal = Some(refusal);
         reason
     }
@@ -321,6 +330,7 @@ impl Task {
                     }
                 }
                 self.address = enrolled.address;
+                self.has_users = enrolled.needs_password;
                 let password = self.setup.password.clone();
                 self.attachment
                     .set_password(password.filter(|_| enrolled.needs_password));
