@@ -448,7 +448,7 @@ impl World {
                     .log
                     .push(format!("{:?} {number} {event:?}", now - self.start)),
                 Event::LoggedIn => peer.handshakes += 1,
-                Event::Acknowledged(_) => {}
+                Event::Acknowledged(_) | Event::Began => {}
             }
         }
         if needs_handshake {

@@ -60,6 +60,12 @@ impl Announce {
         }
     }
 
+    /// Is there nothing to say?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.published.is_empty() && self.withdrawn.is_empty()
+    }
+
     /// Is what the tracker has of us what we published?
     #[must_use]
     pub fn agrees(&self, ack: &HeartbeatAck) -> bool {

@@ -63,6 +63,9 @@ pub enum Event {
     Answered(RequestId, Request, Box<Response>),
     /// A request was not answered in time.
     Failed(RequestId, Request),
+    /// A session began in the place of the one before: until a heartbeat of it is answered, nobody knows
+    /// which of our files its tracker has.
+    Began,
     /// LOGIN was accepted.
     LoggedIn,
     /// LOGIN was refused.
@@ -445,6 +448,7 @@ impl Attachment {
         self.resuming.clear();
         self.failed_rounds = 0;
         self.renew_at = self.next_renewal(now);
+        self.events.push_back(Event::Began);
         self.requests.hasten_all(now);
         self.handle_life(now);
     }

@@ -79,6 +79,38 @@ fn row_32_a_restarted_tracker_has_everybody_back_and_transfers_never_stop() {
     }
 }
 
+/// What a peer shares is found by itself also in the first moment after the tracker came back.
+#[test]
+fn a_search_that_meets_a_restart_finds_what_the_peer_itself_shares() {
+    let group = Group::new();
+    let (mut tracker, address) = group.tracker();
+    group.file("big.bin", 10, 1);
+    let mut bob = group.peer("bob", &address, &["--share", "big.bin"]);
+    bob.wait_for("Sharing big.bin");
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    let search = |bob: &mut Process| {
+        bob.say("search big.bin");
+        bob.say("id");
+    };
+    let found = |bob: &Process| {
+        let said = bob.output();
+        assert!(!said.contains("nothing matches"), "{said}");
+        let is_hit = |line: &&str| line.starts_with("big.bin ") && line.ends_with(" bob");
+        said.lines().filter(is_hit).count()
+    };
+    for times in 1..=3 {
+        tracker.kill();
+        search(&mut bob);
+        (tracker, _) = group.tracker_on(port);
+        bob.wait_for("tracker  ");
+        // It may have given up before the tracker was there.
+        while found(&bob) < times {
+            search(&mut bob);
+            bob.wait_for("tracker  ");
+        }
+    }
+}
+
 #[test]
 fn a_killed_peer_is_gone_within_the_silence_limit() {
     let group = Group::new();

@@ -26,6 +26,17 @@ const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 /// PUBLISH and UNPUBLISH under way while all is announced again: the rest of what may be is left to others.
 const MAX_ANNOUNCING: usize = MAX_OUTSTANDING_REQUESTS / 2;
 
+/// What the tracker knows of our files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// All that it is to know now.
+    Known,
+    /// Since it, or the session, began anew that is open.
+    Open,
+    /// It is being told all of them.
+    Told,
+}
+
 /// Owns all that the session needs.
 pub(super) struct Task {
     setup: Setup,
@@ -40,6 +51,9 @@ pub(super) struct Task {
     waiting: BTreeMap<RequestId, Reply>,
     /// PUBLISH and UNPUBLISH under way: until they are answered the tracker's count may lag behind.
     announcing: usize,
+    standing: Standing,
+    /// Questions that it answered before it knew our files: they are asked again.
+    hasty: Vec<(Request, Reply)>,
     announce_not_before: Option<Instant>,
     is_logged_in: bool,
     login_refusal: Option<Refusal>,
@@ -76,6 +90,8 @@ impl Task {
             messages,
             waiting: BTreeMap::new(),
             announcing: 0,
+            standing: Standing::Known,
+            hasty: Vec::new(),
             announce_not_before: None,
             is_logged_in: false,
             login_refusal: None,
@@ -205,6 +221,8 @@ impl Task {
                     let _ = reply.send(Err(RequestError::NoAnswer));
                 }
             }
+            attachment::Event::Began if self.announce.is_empty() => {}
+            attachment::Event::Began => self.standing = Standing::Open,
             attachment::Event::LoggedIn => {
                 self.is_logged_in = true;
                 if self.logged_out.send_replace(None).is_some() {
@@ -216,6 +234,7 @@ impl Task {
             }
             attachment::Event::LoginWaits => self.login_waits = true,
             attachment::Event::LoggedOut(refusal) => {
+                self.settle_standing();
                 // Not again by itself: it is wrong, and each try counts.
                 self.setup.password = None;
                 if let Some(reason) = self.handle_refusal(refusal) {
@@ -236,9 +255,13 @@ impl Task {
                         "the tracker does not know all our files: announcing"
                     );
                     self.announce.repeat();
+                    self.standing = Standing::Told;
+                } else if is_quiet {
+                    self.settle_standing();
                 }
             }
             attachment::Event::Lost => {
+                self.settle_standing();
                 self.tell(Event::TrackerLost {
                     reason: "it does not answer".to_owned(),
                 });
@@ -261,6 +284,18 @@ impl Task {
             && let Some(request) = self.announce.poll_repeat()
         {
             self.ask(request, None);
+        }
+        let goes_on = self.announce.is_repeating() && self.may_announce();
+        if self.standing == Standing::Told && self.announcing == 0 && !goes_on {
+            self.settle_standing();
+        }
+    }
+
+    /// The tracker knows our files, as far as it will soon: what it answered before is asked again.
+    fn settle_standing(&mut self) {
+        self.standing = Standing::Known;
+        for (request, reply) in std::mem::take(&mut self.hasty) {
+            self.ask(request, Some(reply));
         }
     }
 
@@ -298,6 +333,10 @@ impl Task {
         let Some(reply) = self.waiting.remove(&id) else {
             return;
         };
+        let is_hasty = self.standing != Standing::Known && asks_for_files(request);
+        if is_hasty && !matches!(response, Response::Refused(_)) {
+            return self.hasty.push((request.clone(), reply));
+        }
         let _ = reply.send(match response {
             Response::Refused(Refusal::TooFast { wait_ms }) => Err(RequestError::TooFast(
                 Duration::from_millis(u64::from(wait_ms)),
@@ -368,6 +407,14 @@ impl Task {
 
 fn is_announcement(request: &Request) -> bool {
     matches!(request, Request::Publish(_) | Request::Unpublish(_))
+}
+
+/// Does the answer say who has which files?
+fn asks_for_files(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Search(_) | Request::ListFiles(_) | Request::Locate(_)
+    )
 }
 
 /// A socket of the address family of `tracker`.
