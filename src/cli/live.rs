@@ -345,6 +345,7 @@ fn progress_of(transfer: &Transfer) -> Progress {
     Progress {
         content: transfer.file.content,
         name: transfer.file.name.clone(),
+        is_folder: transfer.file.kind.is_folder(),
         done: transfer.done,
         len: transfer.len,
         rate: transfer.rate,

@@ -161,6 +161,7 @@ mod tests {
             Event::Progress(Progress {
                 content: ContentId([content; 32]),
                 name: "a".parse().unwrap(),
+                is_folder: false,
                 done: 0,
                 len: 1,
                 rate: 0,

@@ -13,6 +13,7 @@ mod syncing;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -31,7 +32,6 @@ use super::puts::Puts;
 use super::source::{Ask, Goal, Report};
 use super::store::{PART_IS_GONE, explain, is_lasting};
 use super::target::{Synced, Target};
-use crate::proto::meter::Meter;
 use crate::proto::swarm::{Arrival, Swarm};
 use crate::wire::control::PublicationKind;
 use crate::wire::id::PeerId;
@@ -59,7 +59,8 @@ pub struct Driver<'a> {
     patience: Patience,
     syncing: Syncing,
     news: News<'a>,
-    meter: Meter,
+    /// Whoever sent the part before is taken to send this one, until somebody is asked.
+    is_beginning: bool,
     delivered_by: BTreeSet<PeerId>,
     /// Whom the tracker's last answer named.
     found: Vec<PeerId>,
@@ -91,6 +92,7 @@ impl<'a> Driver<'a> {
             throttle: downloads.throttle.clone(),
             reports: sender,
             puts: Puts::new(target.clone()),
+            flow: Arc::clone(job.handle.flow()),
         };
         Self {
             downloads,
@@ -105,7 +107,7 @@ impl<'a> Driver<'a> {
             patience: Patience::new(downloads.retry.clone()),
             syncing: Syncing::new(now),
             news: News::new(&downloads.events, job),
-            meter: Meter::new(now),
+            is_beginning: true,
             delivered_by: BTreeSet::new(),
             found: Vec::new(),
             is_resting: true,
@@ -241,6 +243,7 @@ impl<'a> Driver<'a> {
         match report {
             Report::Connected(has) => {
                 if self.links.connect(&peer) {
+                    self.is_beginning = false;
                     self.swarm.add_source(now, peer, has);
                 }
                 self.feed(now, peer);
@@ -273,7 +276,6 @@ impl<'a> Driver<'a> {
                 }
                 self.announce();
                 if let Arrival::New(others) = self.swarm.piece_arrived(now, &peer, piece) {
-                    self.meter.add(now, self.target.piece_len(piece));
                     for other in others {
                         self.send(other, Ask::Cancel(piece));
                     }
@@ -314,7 +316,6 @@ impl<'a> Driver<'a> {
         }
         self.feed_idle(now);
         self.ask_held(now);
-        self.meter.handle_timeout(now);
         if self.syncing.is_due(now) {
             self.syncing.start(self.target.clone());
         }
@@ -360,16 +361,20 @@ impl<'a> Driver<'a> {
     }
 
     fn tell_progress(&self) {
-        let is_starved = self.swarm.is_starved();
+        let (asked, sending) = match self.swarm.is_starved() {
+            true => (0, 0),
+            false => (self.swarm.asked_count(), self.swarm.sending_count()),
+        };
+        let (flow, limit) = (self.job.handle.flow(), self.downloads.throttle.rate());
+        let rate = flow.rate(Instant::now(), limit);
+        let sources = flow.sources(asked, self.is_beginning);
         let pace = Pace {
-            rate: self.meter.rate().unwrap_or(0),
-            sources: if is_starved {
-                0
-            } else {
-                self.swarm.sending_count()
-            },
+            // What came from those who are gone says nothing of what comes.
+            rate: if sources == 0 { 0 } else { rate },
+            sources,
+            is_coming: sending > 0,
             // Under a limit of our own nobody else is to blame.
-            is_slow: self.swarm.is_slow() && self.downloads.throttle.rate().is_none(),
+            is_slow: self.swarm.is_slow() && limit.is_none(),
         };
         let done = self.target.done_len();
         self.job.tell_progress(&self.downloads.events, done, pace);

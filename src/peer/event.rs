@@ -123,13 +123,15 @@ pub struct Progress {
     pub content: ContentId,
     /// Its name.
     pub name: FileName,
+    /// Is it a folder?
+    pub is_folder: bool,
     /// Verified bytes.
     pub done: u64,
     /// All bytes.
     pub len: u64,
     /// Bytes a second, over the last seconds.
     pub rate: u64,
-    /// Peers that are sending.
+    /// Peers that send, or are asked to.
     pub sources: usize,
     /// They send, but so little that nothing was complete for long.
     pub is_slow: bool,

@@ -39,7 +39,11 @@ impl Downloads {
             return Err(corrupt());
         }
         let job = Job::new(wanted, dir, handle);
-        let listed = self.arrive(job, file.content, file.len).await?;
+        let listing = Job {
+            is_listing: true,
+            ..job
+        };
+        let listed = self.arrive(listing, file.content, file.len).await?;
         let (mut kept, mut sources) = (listed.partial, listed.driven.sources);
         let (read, place) = (kept.part(), dir.to_owned());
         let (publication, later) = (file.clone(), handle.later());

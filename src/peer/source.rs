@@ -8,6 +8,7 @@ mod assembly;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use self::assembly::Assembly;
 use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::dial::dial;
+use super::job::Flow;
 use super::membership::Membership;
 use super::puts::{Came, Put, Puts};
 use super::target::{Target, Verdict};
@@ -99,6 +101,8 @@ pub struct Goal {
     pub throttle: Throttle,
     /// Pieces on their way to the disk, also those of sources that are gone.
     pub puts: Puts,
+    /// Where what comes is counted.
+    pub flow: Arc<Flow>,
     /// Where to report to.
     pub reports: mpsc::Sender<(PeerId, Report)>,
 }
@@ -318,6 +322,7 @@ impl Source {
                 bytes,
             } => {
                 let len = bytes.len();
+                self.goal.flow.note(len);
                 if let Some((asked, chosen)) = self.note_choice(request, offset) {
                     self.report(Report::Chose(asked, chosen)).await;
                 }

@@ -94,6 +94,16 @@ impl Swarm {
         self.sources.len()
     }
 
+    /// Sources that have something to send, and are at it as far as anybody can tell.
+    #[must_use]
+    pub fn asked_count(&self) -> usize {
+        self.sources
+            .values()
+            .filter(|source| !source.is_stalled)
+            .filter(|source| source.delivered > 0 || !source.owes.is_empty())
+            .count()
+    }
+
     /// Sources that sent at least one good piece and are still here.
     #[must_use]
     pub fn sending_count(&self) -> usize {

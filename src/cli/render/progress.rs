@@ -29,7 +29,8 @@ pub fn progress(progress: &Progress, width: Option<usize>) -> String {
         // Said before anything else gives way to it.
         facts.insert(1, "  slow source".to_owned());
     }
-    with_facts(&progress.name.to_string(), facts, width)
+    let slash = if progress.is_folder { "/" } else { "" };
+    with_facts(&format!("{}{slash}", progress.name), facts, width)
 }
 
 /// `↓ 3 more files  41 %  118.0 MiB/s  00:12`: downloads that have no line of their own.

@@ -116,6 +116,7 @@ fn progress_is_one_short_line() {
     let mut state = Progress {
         content: ContentId([1; 32]),
         name: "talk.mp4".parse().unwrap(),
+        is_folder: false,
         done: 41 << 20,
         len: 100 << 20,
         rate: 118 << 20,
@@ -143,6 +144,8 @@ fn progress_is_one_short_line() {
         "↓ talk.mp4  41 %  slow source  0 B/s  1 peer"
     );
     assert_eq!(progress_json(&state)["slow"], true);
+    (state.is_slow, state.is_folder) = (false, true);
+    assert_eq!(progress(&state, None), "↓ talk.mp4/  41 %  0 B/s  1 peer");
     (state.done, state.len) = (0, 0);
     assert_eq!(percent(&state), 100);
 }

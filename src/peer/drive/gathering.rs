@@ -50,7 +50,6 @@ impl Driver<'_> {
             if !self.swarm.is_here(piece)
                 && let Arrival::New(others) = self.swarm.piece_arrived(now, &nobody, piece)
             {
-                self.meter.add(now, self.target.piece_len(piece));
                 for other in others {
                     self.send(other, Ask::Cancel(piece));
                 }
@@ -73,7 +72,7 @@ impl Driver<'_> {
 
     /// Nobody is dialled or connected: tries again after a while, waits, or gives up.
     pub(super) fn attempt_failed(&mut self, now: Instant) -> Result<(), DownloadError> {
-        self.is_resting = true;
+        (self.is_resting, self.is_beginning) = (true, false);
         // The next attempt dials whoever is there.
         self.links.end_rest();
         let wait = match self.patience.fail(rand::random()) {

@@ -43,6 +43,7 @@ fn goal(target: Target, reports: mpsc::Sender<(PeerId, Report)>) -> Goal {
     let secret = Passphrase::parse("correct horse battery staple").unwrap();
     let group = Group::derive(&secret, NetworkName::default());
     Goal {
+        flow: Arc::new(Flow::new(Instant::now())),
         membership: Membership::new(group, Identity::generate(&mut OsRandom::new())),
         puts: Puts::new(target.clone()),
         target,

@@ -1,11 +1,15 @@
 //! What one download holds of the table: its entry, its place, and what people want of it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 
 use super::{Order, Outcome, State, Transfer, TransferId, Transfers};
 use crate::peer::event::Progress;
+use crate::peer::job::Flow;
 
 /// A download's own entry, there until this is dropped. Who is dropped without [`Handle::end`] goes on at the
 /// next start.
@@ -17,6 +21,7 @@ pub struct Handle {
     jobs: TaskTracker,
     /// Is it getting its final name, or has it that?
     naming: watch::Sender<bool>,
+    flow: Arc<Flow>,
 }
 
 /// Takes what a download leaves to be done on disk when it lets go of something; cheap to clone.
@@ -88,6 +93,7 @@ impl Handle {
             id,
             jobs,
             naming: watch::Sender::new(false),
+            flow: Arc::new(Flow::new(Instant::now())),
         }
     }
 
@@ -95,6 +101,12 @@ impl Handle {
     #[must_use]
     pub const fn id(&self) -> TransferId {
         self.id
+    }
+
+    /// What comes for it.
+    #[must_use]
+    pub const fn flow(&self) -> &Arc<Flow> {
+        &self.flow
     }
 
     /// Waits for one of the places. The oldest of those who wait gets the next one.
@@ -180,14 +192,14 @@ impl Handle {
         self.jobs.wait().await;
     }
 
-    /// How far it is.
-    pub fn note_progress(&self, progress: &Progress) {
+    /// How far it is; it runs, whatever it waited for, when it is coming.
+    pub fn note_progress(&self, progress: &Progress, is_coming: bool) {
         self.change(|shown| {
             (shown.done, shown.len) = (progress.done, progress.len);
             shown.rate = progress.rate;
             shown.sources = progress.sources;
             shown.is_slow = progress.is_slow;
-            if progress.sources > 0 {
+            if is_coming {
                 shown.state = State::Running;
             }
         });
