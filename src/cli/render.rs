@@ -356,8 +356,10 @@ pub fn event(event: &Event) -> Option<String> {
                 safe(reason)
             )
         }
-        Event::SourceLeft { name, user } => format!("! {name}: {user} has left"),
-        Event::SourceDropped { name, user, reason } => {
+        Event::SourceLeft { user, .. } => format!("! {user} has left"),
+        Event::SourceDropped {
+            name, user, reason, ..
+        } => {
             format!("! {name}: {user} is put aside: {}", safe(reason))
         }
         Event::Withdrawn { name, reason } => {

@@ -1,6 +1,7 @@
 //! Shows what a peer tells by itself: at its own screen, and to those who wait for some of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{broadcast, mpsc};
 
@@ -11,6 +12,8 @@ use super::status::Presence;
 use crate::peer::Event;
 use crate::wire::text::safe;
 
+/// What is said of a source that has left.
+const LEFT: &str = "has left";
 /// Events that somebody who waits has not seen yet; beyond it the oldest are lost.
 const QUEUE: usize = 256;
 
@@ -127,6 +130,12 @@ pub fn show(
                 done, None,
             )]));
         }
+        Event::SourceLeft { user, .. } if !milestones.is_news(Instant::now(), user, LEFT) => {}
+        // What it had no time to end is cut when it has left.
+        Event::SourceDropped { user, is_liar, .. }
+            if !is_liar && milestones.is_said(user, LEFT) => {}
+        Event::SourceDropped { user, reason, .. }
+            if !milestones.is_news(Instant::now(), user, reason) => {}
         // The program ends with this line, where nobody can be asked.
         Event::LoggedOut { .. } if patience == Patience::Retries => {}
         Event::LoggedOut { reason } if screen.is_edited() => {

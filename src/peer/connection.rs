@@ -55,6 +55,19 @@ pub enum ConnectionError {
     Violation(&'static str),
 }
 
+impl ConnectionError {
+    /// Is the other side gone, as far as the system knows?
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        let Self::Io(error) = self else { return false };
+        matches!(
+            error.kind(),
+            BrokenPipe | ConnectionReset | ConnectionAborted
+        )
+    }
+}
+
 /// Splits a stream under the keys of its handshake.
 #[must_use]
 pub fn split(stream: TcpStream, keys: StreamKeys) -> (Reader, Writer) {

@@ -330,7 +330,7 @@ impl<'a> Driver<'a> {
         };
         self.patience.blame(format!("{}: {reason}", link.user));
         if link.is_connected && !self.swarm.is_complete() {
-            self.news.tell_dropped(link.user.clone(), reason);
+            self.news.tell_dropped(link.user.clone(), reason, false);
         }
     }
 
@@ -356,7 +356,8 @@ impl<'a> Driver<'a> {
         self.downloads.liars.note(Instant::now(), peer);
         self.pages.forget(&peer);
         if let Some(link) = self.links.remove(&peer) {
-            self.news.tell_dropped(link.user.clone(), reason.to_owned());
+            self.news
+                .tell_dropped(link.user.clone(), reason.to_owned(), true);
         }
     }
 

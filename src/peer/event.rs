@@ -81,6 +81,8 @@ pub enum Event {
         user: UserName,
         /// Why.
         reason: String,
+        /// It lied.
+        is_liar: bool,
     },
     /// The tracker has ended our login; nothing is asked of it until [`super::Peer::log_in`].
     LoggedOut {

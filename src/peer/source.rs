@@ -32,6 +32,8 @@ use crate::wire::transfer::{Frame, HashPage};
 const FILE: u32 = 0;
 /// OPEN is answered within this time.
 const OPEN_TIME: Duration = Duration::from_secs(10);
+/// What a source said before its connection broke is read within this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Pieces that may be on their way to the disk at the same time.
 const MAX_UNWRITTEN: usize = 3;
 /// Pieces that one source may have begun at the same time; ours come one after the other.
@@ -126,7 +128,10 @@ async fn fetch(goal: Goal, holder: &Holder, asks: mpsc::Receiver<Ask>) -> Result
     Source::new(goal, holder.peer, writer)
         .run(reader, asks)
         .await
-        .map_err(|error| error.to_string())
+        .map_err(|error| match error.is_broken() {
+            true => ConnectionError::Cut.to_string(),
+            false => error.to_string(),
+        })
 }
 
 struct Source {
@@ -172,10 +177,13 @@ impl Source {
 
     async fn run(
         &mut self,
-        reader: Reader,
+        mut reader: Reader,
         asks: mpsc::Receiver<Ask>,
     ) -> Result<End, ConnectionError> {
-        let ended = self.take_all(reader, asks).await;
+        let ended = match self.take_all(&mut reader, asks).await {
+            Err(error) if error.is_broken() && is_ended(&mut reader).await => Ok(End::Left),
+            ended => ended,
+        };
         // What came last counts, too.
         while self.unwritten > 0
             && let Some(put) = self.written.recv().await
@@ -187,10 +195,10 @@ impl Source {
 
     async fn take_all(
         &mut self,
-        mut reader: Reader,
+        reader: &mut Reader,
         mut asks: mpsc::Receiver<Ask>,
     ) -> Result<End, ConnectionError> {
-        if !self.open(&mut reader).await? {
+        if !self.open(reader).await? {
             return Ok(End::Lacks);
         }
         // Who only waits for pieces says nothing else, and would be taken for dead.
@@ -218,7 +226,7 @@ impl Source {
                     if !self.handle(frame).await? {
                         return Ok(End::Lacks);
                     }
-                    if let Some(end) = self.handle_rest(&mut reader).await? {
+                    if let Some(end) = self.handle_rest(reader).await? {
                         return Ok(end);
                     }
                 }
@@ -438,6 +446,21 @@ impl Source {
     async fn report(&mut self, report: Report) {
         let _ = self.goal.reports.send((self.peer, report)).await;
     }
+}
+
+/// Nothing can be written to a source: did it end the connection as it should? What it said before is still
+/// to be read, and of no use.
+async fn is_ended(reader: &mut Reader) -> bool {
+    let last_words = async {
+        loop {
+            match reader.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    };
+    timeout(LAST_WORDS, last_words).await.unwrap_or(false)
 }
 
 /// Until what came last may pass, or for ever when nothing waits.

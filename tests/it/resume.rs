@@ -462,6 +462,63 @@ fn row_63_a_hidden_folder_that_loses_a_part_is_one_line_and_mended_by_the_next_d
     }
 }
 
+/// A piece takes half a minute, and the download is seen to run all the time.
+#[test]
+fn a_slow_download_is_seen_to_run_before_its_first_piece() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let file = group.file("x.bin", 3 * MIB, 1);
+    let _ana = group.sharer("ana", &address, &[&file], &[]);
+    let mut bob = group.peer("bob", &address, &["--no-seed", "--down-limit", "32KiB"]);
+    bob.say("download -b x.bin");
+    wait_until("it is seen to run", || {
+        let rows = transfers(&mut bob);
+        let is_seen = |row: &String| row.contains(" 0 % ") && row.contains("KiB/s from 1 peer");
+        rows.len() == 1 && rows.iter().all(is_seen)
+    });
+}
+
+/// Eight downloads hear of it, and people once.
+#[test]
+fn who_leaves_is_said_to_have_left_once() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    let names = [1, 2, 3, 4, 5, 6, 7, 8].map(|number| format!("q{number}.bin"));
+    let mut eva = group.peer("eva", &address, &["--up-limit", "1MiB"]);
+    for (name, seed) in names.iter().zip(1..) {
+        group.file(name, 20 * MIB, seed);
+        eva.say(&format!("add {name}"));
+        eva.wait_for("Sharing");
+    }
+    let config = group.path("p2pfs.toml");
+    fs::write(&config, "[limits]\ndownloads = 8\n").unwrap();
+    let args = ["--no-seed", "--config", config.to_str().unwrap()];
+    let mut bob = group.peer("bob", &address, &args);
+    bob.say(&format!("download -b {}", names.join(" ")));
+    wait_until("all run", || {
+        let rows = transfers(&mut bob);
+        rows.len() == 8 && rows.iter().all(|row| row.contains("from 1 peer"))
+    });
+    eva.say("quit");
+    assert_eq!(eva.exit_within(Duration::from_secs(10)), Some(0));
+    bob.wait_for("! eva has left");
+    wait_until("all have heard of it", || {
+        let rows = transfers(&mut bob);
+        rows.iter().all(|row| !row.contains("from 1 peer"))
+    });
+    bob.say("quit");
+    bob.exit_within(Duration::from_secs(10));
+    let said = bob.output();
+    let (before, after) = said.split_once("eva has left").unwrap();
+    // What it had no time to end may be heard of first.
+    assert!(before.matches("put aside").count() <= 1, "{said}");
+    assert!(
+        !after.contains("put aside") && !after.contains("has left"),
+        "{said}"
+    );
+    assert!(!said.contains("os error"), "{said}");
+}
+
 /// A seeder that leaves as it should has not been cut off, and what lies here is copied with its speed.
 #[test]
 fn who_leaves_is_said_to_have_left_and_a_copy_shows_its_speed() {
@@ -478,7 +535,7 @@ fn who_leaves_is_said_to_have_left_and_a_copy_shows_its_speed() {
     });
     ana.say("quit");
     assert_eq!(ana.exit_within(Duration::from_secs(10)), Some(0));
-    bob.wait_for("x.bin: ana has left");
+    bob.wait_for("! ana has left");
     assert!(!bob.output().contains("put aside"), "{}", bob.output());
     bob.kill();
 

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{people, size};
 use crate::cli::table::cut;
 use crate::peer::{Hashing, Progress};
-use crate::wire::text::safe;
+use crate::wire::text::{UserName, safe};
 
 /// Fewest columns to which the name in a line of progress is cut while facts could go instead.
 const MIN_NAME: usize = 8;
@@ -99,13 +99,32 @@ pub fn hashing(hashing: &Hashing) -> String {
     )
 }
 
-/// Where progress cannot be redrawn: a line each 10 % or 10 s, of each download.
+/// What was said of a source is not said again within this time: all downloads hear of it at once.
+const SAID: Duration = Duration::from_secs(10);
+
+/// Where progress cannot be redrawn: a line each 10 % or 10 s, of each download. And what was said of sources.
 #[derive(Debug, Default)]
 pub struct Milestones {
     last: HashMap<String, (u64, Instant)>,
+    said: HashMap<(UserName, String), Instant>,
 }
 
 impl Milestones {
+    /// Was this not said of `user` a moment ago?
+    pub fn is_news(&mut self, now: Instant, user: &UserName, words: &str) -> bool {
+        let is_fresh = |at: &Instant| now.saturating_duration_since(*at) < SAID;
+        self.said.retain(|_, at| is_fresh(at));
+        let key = (user.clone(), words.to_owned());
+        self.said.insert(key, now).is_none()
+    }
+
+    /// Was this said of `user` lately?
+    #[must_use]
+    pub fn is_said(&self, user: &UserName, words: &str) -> bool {
+        let key = (user.clone(), words.to_owned());
+        self.said.get(&key).is_some_and(|at| at.elapsed() < SAID)
+    }
+
     /// Is it time for a line? The end has its own.
     pub fn is_next(&mut self, progress: &Progress) -> bool {
         let key = progress.content.to_hex();

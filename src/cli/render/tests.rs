@@ -1,5 +1,7 @@
 //! Lines and tables as people see them.
 
+use std::time::Instant;
+
 use super::*;
 use crate::peer::Progress;
 use crate::wire::control::PublicationKind;
@@ -109,6 +111,18 @@ fn hostile_names_stay_on_their_line() {
     })
     .unwrap();
     assert_eq!(warning, "! a\\u{1b}[2J\\nb");
+}
+
+#[test]
+fn what_all_downloads_hear_of_a_source_is_said_once() {
+    let (mut said, now) = (Milestones::default(), Instant::now());
+    let (eva, ana) = ("eva".parse().unwrap(), "ana".parse().unwrap());
+    assert!(said.is_news(now, &eva, "it was cut"));
+    assert!(!said.is_news(now, &eva, "it was cut"));
+    assert!(said.is_news(now, &eva, "it sent wrong data"));
+    assert!(said.is_news(now, &ana, "it was cut"));
+    let later = now + Duration::from_secs(60);
+    assert!(said.is_news(later, &eva, "it was cut"));
 }
 
 #[test]

@@ -31,9 +31,14 @@ impl<'a> News<'a> {
     }
 
     /// A source was let go of, for this reason.
-    pub(super) fn tell_dropped(&self, user: UserName, reason: String) {
+    pub(super) fn tell_dropped(&self, user: UserName, reason: String, is_liar: bool) {
         let name = self.name();
-        self.tell(Event::SourceDropped { name, user, reason });
+        self.tell(Event::SourceDropped {
+            name,
+            user,
+            reason,
+            is_liar,
+        });
     }
 
     /// Nothing comes, for this reason: people are told once, until something does.
