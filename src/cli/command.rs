@@ -173,9 +173,22 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if is_people {
         return Ok(Some(Command::Lap));
     }
+    if let Some(help) = asked_help(&words) {
+        return Ok(Some(help));
+    }
     Command::try_parse_from(words)
         .map(|command| Some(command.at_home()))
         .map_err(|error| explain(&error))
+}
+
+/// `get --help` is `help get`: nothing that is meant looks like it.
+fn asked_help(words: &[String]) -> Option<Command> {
+    let is_help = |word: &String| word == "--help" || word == "-h";
+    let (first, rest) = words.split_first()?;
+    let mut options = rest.iter().take_while(|word| *word != "--");
+    let is_command = Command::command().find_subcommand(first).is_some();
+    let command = (is_command && options.any(is_help)).then(|| first.clone());
+    (command.is_some() || is_help(first)).then_some(Command::Help { command })
 }
 
 /// `~/talks` as a shell would hand it over, which there is none of here.
@@ -222,7 +235,8 @@ pub fn explain(error: &clap::Error) -> String {
         .to_owned();
     let details =
         lines.take_while(|line| !line.starts_with("Usage") && !line.starts_with("For more"));
-    let details = details.collect::<Vec<_>>().join(" ").replace("tip: ", "");
+    let details = details.map(|line| line.trim_start_matches("tip: "));
+    let details = details.collect::<Vec<_>>().join("; ");
     if details.is_empty() {
         first
     } else {
@@ -319,6 +333,26 @@ mod tests {
         assert!(parse("add").unwrap_err().starts_with("PATH is missing"));
         assert!(help(Some("json")).unwrap().contains("transfer"));
         assert!(help(Some("nonsense")).is_err());
+    }
+
+    #[test]
+    fn help_is_given_where_it_is_asked_for() {
+        assert_eq!(command("get --help"), command("help get"));
+        assert_eq!(command("/search x -h"), command("help search"));
+        assert_eq!(command("--help"), command("help"));
+        assert_ne!(command("get -- --help"), command("help get"));
+        assert!(parse("serach --help").unwrap_err().contains("did you mean"));
+        let error = parse("search --blub").unwrap_err();
+        let wanted =
+            "unexpected argument '--blub' found; to pass '--blub' as a value, use '-- --blub'";
+        assert_eq!(error, wanted);
+        let error = parse("get -r x").unwrap_err();
+        assert!(error.contains("found; to pass '-r' as a value"), "{error}");
+        let error = parse("get --form x").unwrap_err();
+        assert!(
+            error.contains("found; a similar argument exists: '--from'"),
+            "{error}"
+        );
     }
 
     #[test]
