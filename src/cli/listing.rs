@@ -207,7 +207,8 @@ impl Executor {
             (true, _) => format!("size     {} ({} bytes)", render::size(file.len), file.len),
             (false, Some(of)) => {
                 let size = render::size(of.len);
-                format!("size     {size} ({} bytes) in {} files", of.len, of.files)
+                let files = render::counted(of.files, "file");
+                format!("size     {size} ({} bytes) in {files}", of.len)
             }
             (false, None) => "size     stands in the folder's listing".to_owned(),
         };

@@ -231,11 +231,14 @@ fn doing(transfer: &Transfer) -> String {
 }
 
 fn people(count: usize) -> String {
-    if count == 1 {
-        "1 peer".to_owned()
-    } else {
-        format!("{count} peers")
-    }
+    counted(count, "peer")
+}
+
+/// `1 file`, `2 files`
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// A duration as people read it.
@@ -259,10 +262,11 @@ pub fn sharing(shared: &Shared) -> String {
 fn what(shared: &Shared) -> String {
     let (name, id) = (shared.file.shown_name(), shared.file.content.short());
     let size = size(shared.contents.len);
-    match (shared.file.kind.is_folder(), shared.contents.files) {
-        (false, _) => format!("{name}, {size}, {id}"),
-        (true, 1) => format!("{name}, 1 file, {size}, {id}"),
-        (true, files) => format!("{name}, {files} files, {size}, {id}"),
+    if shared.file.kind.is_folder() {
+        let files = counted(shared.contents.files, "file");
+        format!("{name}, {files}, {size}, {id}")
+    } else {
+        format!("{name}, {size}, {id}")
     }
 }
 
@@ -286,7 +290,7 @@ pub fn downloaded(done: &Downloaded) -> String {
         sources.push_str(&format!(", {} were here", size(before)));
     }
     let files = if done.file.kind.is_folder() {
-        format!(", {} files", done.contents.files)
+        format!(", {}", counted(done.contents.files, "file"))
     } else {
         String::new()
     };
@@ -370,11 +374,7 @@ pub fn event(event: &Event) -> Option<String> {
 }
 
 fn downloads(count: usize) -> String {
-    if count == 1 {
-        "1 download".to_owned()
-    } else {
-        format!("{count} downloads")
-    }
+    counted(count, "download")
 }
 
 #[cfg(test)]

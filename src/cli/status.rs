@@ -220,7 +220,14 @@ fn describe(status: &Value) -> String {
             ("Peers", text("peers")),
             (
                 "Files",
-                format!("{}, {} names", text("files"), text("names")),
+                format!(
+                    "{}, {}",
+                    text("files"),
+                    render::counted(
+                        usize::try_from(number("names")).unwrap_or(usize::MAX),
+                        "name"
+                    )
+                ),
             ),
             (
                 "Requests",

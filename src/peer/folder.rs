@@ -122,11 +122,11 @@ impl Downloads {
         let path = self.name(job, finish).await?;
         kept.discard();
         if folder.renamed() > 0 {
-            let text = format!(
-                "{}: {} names in it were made fit for every system",
-                file.name,
-                folder.renamed()
-            );
+            let names = match folder.renamed() {
+                1 => "1 name in it was".to_owned(),
+                many => format!("{many} names in it were"),
+            };
+            let text = format!("{}: {names} made fit for every system", file.name);
             let _ = self.events.try_send(Event::Warning { text });
         }
         Ok(Downloaded {
