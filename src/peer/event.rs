@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::shares::Shared;
 use super::{Downloaded, TransferId};
+use crate::disk::PrivateFileError;
 use crate::wire::id::{ContentId, Fingerprint};
 use crate::wire::text::{FileName, UserName};
 
@@ -156,6 +157,9 @@ pub enum JoinError {
         /// Why.
         reason: String,
     },
+    /// What is known of trackers cannot be read or written here.
+    #[error(transparent)]
+    Pins(PrivateFileError),
     /// The tracker has another key than it should.
     #[error("the tracker at {tracker} has the key {found}, expected {expected}")]
     OtherKey {

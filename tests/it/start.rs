@@ -427,6 +427,15 @@ fn another_tracker_under_a_known_address_is_refused() {
     let group = Group::new();
     let (mut tracker, address) = group.tracker();
     assert!(group.once(&address, &["peers"]).status.success());
+    // What cannot be read is no fault of the tracker's.
+    let known = group.path("once/peer/known_trackers");
+    let kept = known.with_extension("kept");
+    fs::rename(&known, &kept).unwrap();
+    fs::create_dir(&known).unwrap();
+    let output = group.once(&address, &["peers"]);
+    assert_one_line(&output, 8, &["known_trackers is not a file of p2pfs"]);
+    fs::remove_dir(&known).unwrap();
+    fs::rename(&kept, &known).unwrap();
     tracker.kill();
     fs::remove_dir_all(group.path("tracker/tracker")).unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();

@@ -82,6 +82,7 @@ pub(super) fn join_error(tracker: &str, error: EnrolError) -> JoinError {
             expected,
             pinned_in,
         },
+        EnrolError::Pins(error) => JoinError::Pins(error),
         other => JoinError::Unreachable {
             tracker,
             reason: other.to_string(),
