@@ -197,8 +197,9 @@ impl Logins {
             .map(|(peer, holder)| (*peer, holder.session))
             .collect();
         for (peer, _) in &out {
-            let user = self.holders.remove(peer).map(|holder| holder.user);
-            info!(user = ?user, "login is void: the user is gone or has another password");
+            if let Some(Holder { user, .. }) = self.holders.remove(peer) {
+                info!(%user, "login is void: the user is gone or has another password");
+            }
             self.put_out(now, *peer);
         }
         out
