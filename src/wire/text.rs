@@ -164,13 +164,14 @@ macro_rules! name_traits {
 name_traits!(UserName);
 name_traits!(FileName);
 
-/// Text as it may be shown: control characters and those that turn the reading direction are escaped.
+/// Text as it may be shown: control characters, those that turn the reading direction, and those that show as
+/// nothing, as a common space, or as whatever a font likes are escaped.
 /// Everything that came from outside passes through here on its way to a terminal, a page or a log.
 #[must_use]
 pub fn safe(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || is_invisible(c) {
+        if c.is_control() || is_invisible(c) || is_unclear(c) {
             for escaped in c.escape_default() {
                 shown.push(escaped);
             }
@@ -204,6 +205,18 @@ pub(crate) fn is_invisible(c: char) -> bool {
         '\u{00ad}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Characters that do not show what they are: spaces that are none of the keyboard, formats that belong to what
+/// follows, variations, and those for private use. In a stored name they do no harm.
+const fn is_unclear(c: char) -> bool {
+    matches!(c,
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}'
+        | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}' | '\u{8e2}'
+        | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180d}'
+        | '\u{180f}' | '\u{e0100}'..='\u{e01ef}'
+        | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{ffffd}' | '\u{100000}'..='\u{10fffd}')
 }
 
 /// `text` in at most `max_len` bytes, its middle replaced by `…`, so that the beginning and the ending
@@ -325,6 +338,26 @@ mod tests {
             safe("a\x1b[2Jb\r\nc\u{2028}d"),
             "a\\u{1b}[2Jb\\r\\nc\\u{2028}d"
         );
+        for hidden in [
+            '\u{a0}',
+            '\u{202f}',
+            '\u{600}',
+            '\u{34f}',
+            '\u{e000}',
+            '\u{10fffd}',
+        ] {
+            let wanted = format!("a{}b", hidden.escape_default());
+            assert_eq!(safe(&format!("a{hidden}b")), wanted);
+        }
+        for shown in [
+            "Zażółć gęślą.txt",
+            "名前　一.txt",
+            "❤\u{fe0f}.png",
+            "١٢٣",
+            "हिन्दी",
+        ] {
+            assert_eq!(safe(shown), shown);
+        }
     }
 
     #[test]
