@@ -8,7 +8,7 @@ const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Options that `-h` leaves out, by their ids.
-const RARE: [&str; 17] = [
+const RARE: [&str; 19] = [
     "config",
     "state_dir",
     "network",
@@ -26,6 +26,8 @@ const RARE: [&str; 17] = [
     "down_limit",
     "login",
     "standalone",
+    "log_file",
+    "log_format",
 ];
 
 /// The commands, as they are typed behind `p2pfs`, and examples of each.
