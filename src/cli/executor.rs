@@ -19,7 +19,8 @@ use super::render;
 use super::screen::{Screen, Style};
 use super::seen::Seen;
 use super::telling::Interest;
-use crate::peer::{Begun, DownloadError, Order, Origin, Peer, Shared, Wanted};
+use crate::peer::hashing::explain;
+use crate::peer::{Begun, DownloadError, Order, Origin, Peer, ShareError, Shared, Wanted};
 use crate::wire::control::{Hit, PublicationKind};
 use crate::wire::text::{FileName, UserName};
 
@@ -191,6 +192,7 @@ impl Executor {
                 "--as names one file or folder, and there are several",
             ));
         }
+        all_there(paths)?;
         let mut failures = Vec::new();
         for path in paths {
             let shared = match args.time {
@@ -368,6 +370,24 @@ impl Executor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Is each of these there? Else nothing is shared, rather than a part of what was meant.
+///
+/// # Errors
+/// The first that is not.
+pub(super) fn all_there(paths: &[PathBuf]) -> Result<(), Failure> {
+    for path in paths {
+        if let Err(error) = std::fs::metadata(path) {
+            let (path, reason) = (path.clone(), explain(&error));
+            let failure = Failure::from(ShareError::Local { path, reason });
+            return Err(match paths.len() {
+                1 => failure,
+                _ => failure.hint("nothing was shared"),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn parse_name(text: &str) -> Result<FileName, Failure> {

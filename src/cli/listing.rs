@@ -6,7 +6,7 @@ use super::choice::{names, without_slash};
 use super::executor::{Executor, parse_user, sha256_of};
 use super::exit::{Class, Failure};
 use super::options::{ListOptions, SearchOptions, Sort};
-use super::render;
+use super::render::{self, Scope};
 use crate::wire::control::{Hit, PublicationKind};
 
 /// Entries of a whole listing.
@@ -63,7 +63,11 @@ impl Executor {
         if let Some(sort) = options.sort {
             sort.apply(&mut hits);
         }
-        self.show_hits(&hits, options.long)?;
+        let scope = match user {
+            Some(_) => Scope::One,
+            None => Scope::Everybody,
+        };
+        self.show_hits(&hits, scope, options.long)?;
         if hits.is_empty() {
             self.screen.text("nothing is shared")?;
         }
@@ -104,14 +108,14 @@ impl Executor {
                 format!("nothing matches \"{text}\""),
             ));
         }
-        self.show_hits(&listing.hits, false)?;
+        self.show_hits(&listing.hits, Scope::Everybody, false)?;
         match render::not_shown(&listing) {
             Some(line) => self.screen.text(&line),
             None => Ok(()),
         }
     }
 
-    fn show_hits(&self, hits: &[Hit], is_long: bool) -> Result<(), Failure> {
+    fn show_hits(&self, hits: &[Hit], scope: Scope, is_long: bool) -> Result<(), Failure> {
         self.seen.hits(hits);
         for hit in hits {
             self.screen.object(&render::hit_json(hit))?;
@@ -120,7 +124,7 @@ impl Executor {
             Ok(())
         } else {
             self.screen
-                .text(&render::hits(hits, is_long, self.screen.width()))
+                .text(&render::hits(hits, scope, is_long, self.screen.width()))
         }
     }
 

@@ -197,13 +197,15 @@ impl Context {
             let key = executor.peer().tracker_key().fingerprint().brief();
             let tracker = executor.peer().tracker();
             let address = join_address(tracker.ip().to_canonical(), tracker.port());
-            for shared in executor.peer().shares() {
-                let name = shell_words::quote(shared.file.name.as_str()).into_owned();
-                self.screen.text(&format!(
-                    "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
-                    safe(&name)
-                ))?;
-            }
+            let shares = executor.peer().shares();
+            let names: Vec<_> = shares
+                .iter()
+                .map(|shared| shell_words::quote(shared.file.name.as_str()))
+                .collect();
+            self.screen.text(&format!(
+                "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
+                safe(&names.join(" "))
+            ))?;
             let time = async {
                 match what.time {
                     Some(time) => tokio::time::sleep(time).await,

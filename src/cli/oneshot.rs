@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::args::{GetArgs, JoinArgs, ListArgs, OnceArgs, ShareArgs, TransfersArgs};
 use super::client::{self, Showing};
 use super::command::Command;
+use super::executor::all_there;
 use super::exit::{Class, Failure};
 use super::host::request_of;
 use super::options::DownloadOptions;
@@ -36,6 +37,7 @@ impl Context {
         for path in &mut what.paths {
             *path = absolute(path)?;
         }
+        all_there(&args.what.paths)?;
         match self.through_peer(&args.once, &Command::Add(what)).await {
             Some(done) => done,
             None => self.share_here(&args.once, &args.what).await,

@@ -59,9 +59,19 @@ pub fn not_shown(listing: &Listing) -> Option<String> {
     Some(format!("… and {count}: refine, or give --limit"))
 }
 
+/// Whose files a listing shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's: each with how many have it.
+    Everybody,
+    /// One user's: the tracker counts nobody else there.
+    One,
+}
+
 /// Hits of a search or a listing; when `is_long`, with whole ids and sizes in bytes.
 #[must_use]
-pub fn hits(hits: &[Hit], is_long: bool, width: Option<usize>) -> String {
+pub fn hits(hits: &[Hit], scope: Scope, is_long: bool, width: Option<usize>) -> String {
+    let counts = scope == Scope::Everybody;
     let rows: Vec<_> = hits
         .iter()
         .map(|hit| {
@@ -69,23 +79,20 @@ pub fn hits(hits: &[Hit], is_long: bool, width: Option<usize>) -> String {
                 PublicationKind::File if is_long => hit.file.len.to_string(),
                 _ => size_of(&hit.file),
             };
-            vec![
-                hit.file.shown_name(),
-                size,
-                hit.holders.to_string(),
-                id_of(&hit.file, is_long),
-                owners(hit),
-            ]
+            let holders = counts.then(|| hit.holders.to_string());
+            [hit.file.shown_name(), size]
+                .into_iter()
+                .chain(holders)
+                .chain([id_of(&hit.file, is_long), owners(hit)])
+                .collect()
         })
         .collect();
     // A name may mislead: who offers it, and above all its id, stay beside it as long as they can.
-    let columns = [
-        Column::cut("NAME", 0),
-        Column::whole("SIZE", 3),
-        Column::whole("PEERS", 4),
-        Column::whole("ID", 1),
-        Column::cut("WHO", 2),
-    ];
+    let columns: Vec<_> = [Column::cut("NAME", 0), Column::whole("SIZE", 3)]
+        .into_iter()
+        .chain(counts.then(|| Column::whole("PEERS", 4)))
+        .chain([Column::whole("ID", 1), Column::cut("WHO", 2)])
+        .collect();
     table(&columns, &rows, width)
 }
 

@@ -33,6 +33,54 @@ fn objects(output: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Shows: a path that is not there is told before anything is shared or anybody joined, whoever shares; several
+/// that are there get one line for others. How: both without a peer that runs, the first also through one.
+#[test]
+fn a_slip_in_a_path_shares_nothing_of_the_others() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("good one", 10, 1);
+    group.file("other", 10, 2);
+    let join = ["--tracker", &address, "--port", "0"];
+    let slip = |state: &str, tracker: &str| {
+        let mut command = group.command(state);
+        let share = command.args(["share", "good one", "missing"]).args([
+            "--tracker",
+            tracker,
+            "--port",
+            "0",
+        ]);
+        let output = share.stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        assert!(
+            said.lines().count() == 1
+                && said.contains("missing: there is no such file; nothing was shared"),
+            "{said}"
+        );
+    };
+    slip("alone", "127.0.0.1:1");
+    let mut ana = group.peer("ana", &address, &[]);
+    slip("ana.state", &address);
+    ana.say("add 'good one' missing");
+    ana.wait_for("nothing was shared");
+    ana.say("list");
+    ana.wait_for("You share nothing");
+    let mut share = group.start(
+        "share",
+        &[&["share", "good one", "other"], &join[..]].concat(),
+    );
+    let line = share.wait_for("Others get it with");
+    assert!(
+        line.contains("p2pfs get 'good one' other --tracker"),
+        "{line}"
+    );
+    share.signal(Signal::INT);
+    assert_eq!(share.exit_within(Duration::from_secs(10)), Some(0));
+    assert_eq!(share.output().matches("Others get").count(), 1);
+}
+
 /// Shows: whoever asks a running peer reads what a peer of his own would have told: the same text, objects and
 /// exit codes. How: each command both ways, the first without a passphrase.
 #[test]

@@ -47,7 +47,8 @@ fn a_folder_is_as_large_as_its_files_once_its_listing_is_here() {
 
 #[test]
 fn a_search_reads_as_a_table() {
-    let text = hits(&[hit("talk.mp4"), hit("名前.txt")], false, None);
+    let both = [hit("talk.mp4"), hit("名前.txt")];
+    let text = hits(&both, Scope::Everybody, false, None);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "NAME       SIZE        PEERS   ID            WHO");
     assert_eq!(
@@ -58,6 +59,10 @@ fn a_search_reads_as_a_table() {
         lines[2],
         "名前.txt   173.0 MiB   3       b3:9f9f9f9f   hans, yoda, and 1 more"
     );
+    let text = hits(&both, Scope::One, false, None);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "NAME       SIZE        ID            WHO");
+    assert!(lines[1].starts_with("talk.mp4   173.0 MiB   b3:9f9f9f9f   hans"));
 }
 
 #[test]
@@ -81,6 +86,7 @@ fn what_is_not_shown_is_told_as_far_as_it_was_counted() {
 fn in_20_columns_a_name_and_its_id_remain() {
     let text = hits(
         &[hit("a talk of many words.mp4"), hit("名前.txt")],
+        Scope::Everybody,
         false,
         Some(20),
     );
@@ -94,7 +100,7 @@ fn in_20_columns_a_name_and_its_id_remain() {
 fn a_folder_shows_as_one() {
     let mut folder = hit("talks");
     folder.file.kind = PublicationKind::Folder;
-    let text = hits(&[folder.clone()], false, None);
+    let text = hits(&[folder.clone()], Scope::Everybody, false, None);
     assert!(text.contains("\ntalks/ "), "{text}");
     assert_eq!(file_json(&folder.file)["kind"], "folder");
     assert_eq!(file_json(&folder.file)["name"], "talks");
@@ -103,7 +109,7 @@ fn a_folder_shows_as_one() {
 
 #[test]
 fn hostile_names_stay_on_their_line() {
-    let text = hits(&[hit("a\u{202e}gpj.exe")], false, None);
+    let text = hits(&[hit("a\u{202e}gpj.exe")], Scope::Everybody, false, None);
     assert_eq!(text.lines().count(), 2);
     assert!(text.contains("a\\u{202e}gpj.exe"));
     let warning = event(&Event::Warning {
