@@ -603,6 +603,7 @@ fn a_folder_is_named_as_it_is_shown() {
     let out = ["--out", out.to_str().unwrap()];
     let (is_done, said) = once(&[&["get", "many/"], &out[..]].concat());
     assert!(!is_done && said.contains("several contents"), "{said}");
+    assert!(!said.contains("many#"), "the file is not meant: {said}");
     let choices: Vec<_> = said
         .split(|c: char| c.is_whitespace())
         .filter(|word| word.starts_with("many/#"))
