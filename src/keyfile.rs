@@ -46,11 +46,32 @@ pub fn tracker_seed(dir: &Path, random: &mut dyn Random) -> Result<TrackerSeed, 
     key(&dir.join(SEED_FILE), random).map(TrackerSeed)
 }
 
+/// Which keys are in `dir`; none is made.
+///
+/// # Errors
+/// When one is damaged or not private.
+pub fn check(dir: &Path) -> Result<Vec<&'static str>, KeyFileError> {
+    let mut found = Vec::new();
+    for name in [IDENTITY_FILE, SEED_FILE] {
+        if read(&dir.join(name))?.is_some() {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Option<Secret<32>>, KeyFileError> {
+    let Some(bytes) = read_private(path)? else {
+        return Ok(None);
+    };
+    let key = <&[u8; 32]>::try_from(bytes.as_slice())
+        .map_err(|_| KeyFileError::Damaged(path.to_owned()))?;
+    Ok(Some(Secret::from_fn(|place| *place = *key)))
+}
+
 fn key(path: &Path, random: &mut dyn Random) -> Result<Secret<32>, KeyFileError> {
-    if let Some(bytes) = read_private(path)? {
-        let key = <&[u8; 32]>::try_from(bytes.as_slice())
-            .map_err(|_| KeyFileError::Damaged(path.to_owned()))?;
-        return Ok(Secret::from_fn(|place| *place = *key));
+    if let Some(key) = read(path)? {
+        return Ok(key);
     }
     let key = Secret::from_fn(|key| random.fill(key));
     write_private(path, key.expose()).map_err(|source| PrivateFileError::Io {

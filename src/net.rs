@@ -44,6 +44,28 @@ pub fn raise_descriptor_limit() {
     );
 }
 
+/// How many descriptors this process may have; `None` for any number.
+#[must_use]
+pub fn descriptor_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// Can `port` of `bind`, or of all addresses, be had for TCP and UDP?
+///
+/// # Errors
+/// What the system says when not.
+pub fn is_free(bind: Option<IpAddr>, port: u16) -> io::Result<()> {
+    drop(bound(
+        bind,
+        port,
+        Type::DGRAM,
+        Protocol::UDP,
+        Sharing::Alone,
+    )?);
+    let socket = bound(bind, port, Type::STREAM, Protocol::TCP, Sharing::Alone)?;
+    socket.listen(BACKLOG)
+}
+
 /// This machine's clock: Unix time in ms.
 #[must_use]
 pub fn unix_ms() -> u64 {

@@ -121,7 +121,7 @@ pub enum Action {
     Tracker(TrackerArgs),
     /// Run a peer with its prompt
     Peer(PeerArgs),
-    /// Share files and folders: through the peer that runs here, or until Ctrl-C
+    /// Share files and folders, by the peer here or until Ctrl-C
     #[command(visible_aliases = ["add", "pub"])]
     Share(ShareArgs),
     /// Stop sharing files and folders of the peer that runs here
@@ -159,6 +159,8 @@ pub enum Action {
     Limit(LimitArgs),
     /// What runs with this state directory: tracker, peer, or both
     Status,
+    /// Look at keys, ports, tracker, clock and disk, and say what to do
+    Doctor(JoinArgs),
     /// Show and change settings
     #[command(subcommand)]
     Config(ConfigAction),

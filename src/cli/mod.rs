@@ -8,6 +8,7 @@ pub mod command;
 pub mod completion;
 pub mod demo;
 pub mod dialog;
+mod doctor;
 pub mod editor;
 pub mod executor;
 pub mod exit;
@@ -76,6 +77,12 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
     if let Some(Action::Config(action)) = &cli.action {
         return settings::run(action, &cli.global, screen);
     }
+    if let Some(Action::Doctor(args)) = &cli.action {
+        return tokio::select! {
+            () = shutdown.token().cancelled() => Err(interrupted(&shutdown)),
+            done = doctor::run(&cli.global, args, screen) => done,
+        };
+    }
     let setup = Setup::new(cli.global)?;
     let context = Context {
         setup,
@@ -115,6 +122,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
             shown = status::run(context.global(), &context.screen) => shown,
         },
         Some(Action::Config(action)) => settings::run(&action, context.global(), screen),
+        Some(Action::Doctor(args)) => doctor::run(context.global(), &args, screen).await,
         Some(Action::Passphrase(args)) => context.passphrase(&args),
         Some(Action::Completions(args)) => shipping::completions(args, &context.screen),
         Some(Action::Man(args)) => shipping::man(&args),
@@ -334,13 +342,17 @@ impl Context {
     }
 
     fn interrupted(&self) -> Failure {
-        let class = if self.shutdown.code() == 143 {
-            Class::Terminated
-        } else {
-            Class::Interrupted
-        };
-        Failure::new(class, "")
+        interrupted(&self.shutdown)
     }
+}
+
+fn interrupted(shutdown: &Shutdown) -> Failure {
+    let class = if shutdown.code() == 143 {
+        Class::Terminated
+    } else {
+        Class::Interrupted
+    };
+    Failure::new(class, "")
 }
 
 /// The address as it is typed: without the port when it is the usual one.

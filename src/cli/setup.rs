@@ -465,7 +465,8 @@ impl Home {
         }
     }
 
-    fn temporary() -> Self {
+    /// Somebody new, who is forgotten.
+    pub(super) fn temporary() -> Self {
         let identity = Identity::generate(&mut OsRandom::new());
         Self {
             dir: None,

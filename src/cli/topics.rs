@@ -72,10 +72,12 @@ status    what runs: role (tracker or peer), pid, version, since, uptime_s, key,
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
-            of p2pfs user (command: user add): user
+            of p2pfs user (command: user add): user; of doctor when nothing failed: checks, warnings
+            (how many)
 user      one of p2pfs user list: user
 setting   key, value, origin (flag, environment, file or default), from (which one)
 config    the file of p2pfs config: path, exists
+check     one of p2pfs doctor: name, state (ok, warning or failed), message, hint (what to do)
 rating    of a passphrase: score (0 to 4), guesses_log10, ok
 error     class (usage, auth, network, file, refused, integrity, interrupted, other), code (the exit
             code), message, hint; what fails ends with it";

@@ -75,6 +75,11 @@ p2pfs list ana         what ana shares
 p2pfs list --all       what everybody shares",
     ),
     (
+        "doctor",
+        "p2pfs doctor -t HOST                             what is wrong here, and what to do
+p2pfs doctor -t HOST --passphrase-file secret    does the tracker take this passphrase?",
+    ),
+    (
         "info",
         "p2pfs info talk.mp4 -t HOST   size, hashes, and who has it",
     ),

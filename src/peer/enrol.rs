@@ -135,7 +135,11 @@ pub async fn enrol(
     })
 }
 
-async fn connect(target: &Target) -> Result<TcpStream, EnrolError> {
+/// Looks the tracker up and connects to the first of its addresses that answers.
+///
+/// # Errors
+/// When none does.
+pub async fn connect(target: &Target) -> Result<TcpStream, EnrolError> {
     let lookup = tokio::net::lookup_host((target.host.as_str(), target.port));
     let addresses = match timeout(HANDSHAKE_TIMEOUT, lookup).await {
         Ok(Ok(addresses)) => addresses,

@@ -301,6 +301,7 @@ fn every_object_that_is_printed_fits_the_schema() {
         alone(&["config", "show", "--origin"], 0),
         alone(&["config", "path"], 0),
         alone(&["config", "init"], 8),
+        alone(&["doctor", "--tracker", &address, "--bind", "127.0.0.1"], 0),
         alone(&[&["user", "add", "ana"], &password[..]].concat(), 0),
         alone(&["user", "list", "--credentials", "users"], 0),
         alone(&[&["user", "verify", "ana"], &password[..]].concat(), 0),

@@ -4,6 +4,7 @@
 
 mod commands;
 mod disk;
+mod doctor;
 mod ending;
 mod faults;
 mod folders;
