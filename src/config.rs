@@ -145,7 +145,7 @@ pub struct LogSection {
     #[serde(deserialize_with = "a_format")]
     pub format: Option<String>,
     /// Older files that stay.
-    pub keep: Option<usize>,
+    pub keep: Option<u16>,
 }
 
 /// The text of a setting, which must make sense, or be empty where that means something.

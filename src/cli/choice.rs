@@ -8,7 +8,7 @@ use super::exit::{Class, Failure};
 use super::listing::MAX_LISTED;
 use super::render;
 use crate::peer::Shared;
-use crate::wire::control::Hit;
+use crate::wire::control::{Hit, Holder};
 use crate::wire::id::ContentId;
 use crate::wire::text::UserName;
 
@@ -56,6 +56,12 @@ impl Executor {
                 ));
             }
             tokio::time::sleep(ASK_AGAIN).await;
+            if self.screen.is_gone() {
+                return Err(Failure::new(
+                    Class::Interrupted,
+                    "nobody waits for it any more",
+                ));
+            }
         }
     }
 
@@ -67,10 +73,10 @@ impl Executor {
     ) -> Result<Hit, Failure> {
         let missing = || Failure::new(Class::NotFound, format!("nobody shares \"{item}\""));
         if let Ok(content) = item.parse::<ContentId>() {
-            return self.by_content(content).await;
+            return self.by_content(content, owner).await;
         }
         if let Some(digits) = short_id(item) {
-            return self.by_digits(item, &digits).await;
+            return self.by_digits(item, &digits, owner).await;
         }
         let Choice {
             name,
@@ -148,8 +154,10 @@ impl Executor {
             let is_meant = hit.file.kind.is_hashed() && (!is_folder || hit.file.kind.is_folder());
             !is_here && is_meant && is_owned(hit, owner)
         });
-        let mut hits = believed(hits);
-        hits.dedup_by_key(|hit| hit.file.content);
+        let hits = believed(hits);
+        if is_disputed(&hits) {
+            return Err(disputed(text, &hits));
+        }
         if hits.is_empty() {
             let line = format!("nothing that is not here already matches \"{text}\"");
             return Err(Failure::new(Class::NotFound, line));
@@ -158,44 +166,64 @@ impl Executor {
     }
 
     /// The one file with this id, or with these first digits of it.
-    pub(super) async fn choose_id(&self, item: &str) -> Result<Hit, Failure> {
+    pub(super) async fn choose_id(
+        &self,
+        item: &str,
+        owner: Option<&UserName>,
+    ) -> Result<Hit, Failure> {
         if let Ok(content) = item.parse::<ContentId>() {
-            return self.by_content(content).await;
+            return self.by_content(content, owner).await;
         }
         let digits = item.strip_prefix("b3:").unwrap_or(item);
         match short_id(&format!("b3:{digits}")) {
-            Some(digits) => self.by_digits(item, &digits).await,
+            Some(digits) => self.by_digits(item, &digits, owner).await,
             None => Err(Failure::usage(format!("\"{item}\" is no id"))
                 .hint("give at least four of its digits")),
         }
     }
 
-    async fn by_content(&self, content: ContentId) -> Result<Hit, Failure> {
+    async fn by_content(
+        &self,
+        content: ContentId,
+        owner: Option<&UserName>,
+    ) -> Result<Hit, Failure> {
         let missing = || Failure::new(Class::NotFound, format!("nobody has {}", content.short()));
         if let Some(hit) = self
             .last()
             .clone()
-            .filter(|hit| hit.file.content == content)
+            .filter(|hit| hit.file.content == content && is_owned(hit, owner))
         {
             return Ok(hit);
         }
         if content == ContentId::NONE {
             return Err(missing());
         }
-        let holders = self.peer.holders(content).await?;
+        let mut holders = self.peer.holders(content).await?;
+        holders.retain(|holder| owner.is_none_or(|owner| holder.user.folded() == owner.folded()));
         let claims = |len| holders.iter().filter(|holder| holder.len == len).count();
         let best = holders
             .iter()
             .max_by_key(|holder| claims(holder.len))
             .ok_or_else(missing)?;
+        let as_many =
+            |other: &Holder| other.len != best.len && claims(other.len) == claims(best.len);
+        if holders.iter().any(as_many) {
+            let line = format!("people disagree about how long {} is", content.short());
+            return Err(Failure::usage(line).hint("--from USER takes it from one of them"));
+        }
         let theirs = self.peer.files(Some(&best.user), MAX_LISTED).await?;
         let is_meant = |hit: &Hit| hit.file.content == content && hit.file.len == best.len;
         theirs.hits.into_iter().find(is_meant).ok_or_else(missing)
     }
 
     /// The short form that tables show. It may fit several contents, so all that is shared is looked through.
-    async fn by_digits(&self, item: &str, digits: &str) -> Result<Hit, Failure> {
-        let is_meant = |hit: &Hit| has_digits(hit, digits);
+    async fn by_digits(
+        &self,
+        item: &str,
+        digits: &str,
+        owner: Option<&UserName>,
+    ) -> Result<Hit, Failure> {
+        let is_meant = |hit: &Hit| has_digits(hit, digits) && is_owned(hit, owner);
         if let Some(hit) = self.last().clone().filter(is_meant) {
             return Ok(hit);
         }

@@ -256,7 +256,10 @@ impl Executor {
         for item in &options.items {
             let found = match (options.all_matching, options.id) {
                 (true, _) => self.choose_all(item, from.as_ref()).await,
-                (false, true) => self.choose_id(item).await.map(|hit| vec![hit]),
+                (false, true) => self
+                    .choose_id(item, from.as_ref())
+                    .await
+                    .map(|hit| vec![hit]),
                 (false, false) => {
                     let hit = self.choose_hashed(item, from.as_ref()).await;
                     hit.map(|hit| vec![hit])

@@ -40,7 +40,7 @@ pub fn start(global: &Global, screen: &Screen) -> Result<(), Failure> {
             let log = LogFile::open(
                 path,
                 format,
-                config.log.keep.unwrap_or(DEFAULT_KEEP),
+                config.log.keep.map_or(DEFAULT_KEEP, usize::from),
                 MAX_LEN,
             )
             .map_err(|error| {
@@ -117,7 +117,8 @@ impl LogFile {
 
     fn add(&self, state: &mut State, line: &str) -> io::Result<()> {
         if state.len >= self.max_len && disk::is_at(&state.file, &self.path) {
-            disk::rotate(&self.path, self.keep)?;
+            // In a directory that is not ours to change it grows, rather than be lost.
+            let _ = disk::rotate(&self.path, self.keep);
         }
         if !disk::is_at(&state.file, &self.path) {
             (state.file, state.len) = open(&self.path)?;

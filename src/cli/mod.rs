@@ -121,8 +121,8 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
             () = context.shutdown.token().cancelled() => Err(context.interrupted()),
             shown = status::run(context.global(), &context.screen) => shown,
         },
-        Some(Action::Config(action)) => settings::run(&action, context.global(), screen),
-        Some(Action::Doctor(args)) => doctor::run(context.global(), &args, screen).await,
+        // They ran before any file was read.
+        Some(Action::Config(_) | Action::Doctor(_)) => Ok(()),
         Some(Action::Passphrase(args)) => context.passphrase(&args),
         Some(Action::Completions(args)) => shipping::completions(args, &context.screen),
         Some(Action::Man(args)) => shipping::man(&args),

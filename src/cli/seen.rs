@@ -71,6 +71,7 @@ impl Known for Executor {
         let shares = self.peer().shares();
         shares
             .iter()
+            .filter(|Shared { file, .. }| file.kind.is_hashed())
             .map(|Shared { file, .. }| name_of(file))
             .collect()
     }

@@ -1,5 +1,7 @@
 //! `p2pfs config`: which settings hold and who said so, and how to change the user's file.
 
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -330,7 +332,7 @@ fn tell_file(path: &Path, what: Option<&str>, screen: &Screen) -> Result<(), Fai
     }))
 }
 
-fn local(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+fn local(path: &Path) -> impl Fn(io::Error) -> Failure {
     move |error| {
         Failure::new(
             Class::Local,
@@ -368,7 +370,7 @@ fn set(path: &Path, key: &Key, text: &str) -> Result<(), Failure> {
         other => other.into(),
     });
     setup::check(&checked?)?;
-    disk::write_private(path, after.as_bytes()).map_err(local(path))
+    write(path, after.as_bytes()).map_err(local(path))
 }
 
 fn init(path: &Path) -> Result<(), Failure> {
@@ -378,7 +380,21 @@ fn init(path: &Path) -> Result<(), Failure> {
         let line = format!("{} is there already", path.display());
         return Err(Failure::new(Class::Local, line).hint("p2pfs config set changes it"));
     }
-    disk::write_private(path, commented(TEMPLATE).as_bytes()).map_err(local(path))
+    write(path, commented(TEMPLATE).as_bytes()).map_err(local(path))
+}
+
+/// Whoever could read it still can, and the system's file is everybody's to read; any other is its owner's alone.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mode = match path.metadata() {
+        Ok(found) => found.permissions().mode() & 0o644,
+        Err(_) if path == Path::new(SYSTEM_FILE) => 0o644,
+        Err(_) => 0o600,
+    };
+    if mode & 0o077 == 0 {
+        disk::write_private(path, bytes)
+    } else {
+        disk::write_shown(path, bytes, mode)
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), Failure> {

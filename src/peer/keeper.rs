@@ -185,7 +185,7 @@ impl Keeper {
         let mut done = Ok(());
         for shared in &gone {
             // One that is not answered must not keep the others published.
-            done = done.and(self.control.withdraw(shared.file.clone()).await);
+            done = done.and(self.take_back(shared.file.clone()).await);
         }
         done.map(|()| gone)
     }
@@ -278,13 +278,21 @@ impl Keeper {
         let _ = spawn_blocking(move || unfinished.flush()).await;
     }
 
+    /// Nobody finds it any more, unless the same is shared from elsewhere.
+    async fn take_back(&self, file: Publication) -> Result<(), RequestError> {
+        if self.shares.has(&file) {
+            return Ok(());
+        }
+        self.control.withdraw(file).await
+    }
+
     async fn withdraw(&self, shared: Shared, reason: String) {
         self.tell(Event::Withdrawn {
             name: shared.file.shown_name(),
             reason,
         });
         // When it does not answer now, the next announcement says it.
-        let _ = self.control.withdraw(shared.file).await;
+        let _ = self.take_back(shared.file).await;
     }
 
     /// Offers what was shared at the last start.
@@ -332,21 +340,33 @@ impl Keeper {
             }
         }
         while publishing.join_next().await.is_some() {}
-        self.forget(&deleted).await;
+        self.forget(deleted).await;
         let read = self.shares.read_bytes();
         self.tell(Event::Restored { shares, read });
     }
 
     /// Downloads that somebody deleted are no shares any more.
-    async fn forget(&self, deleted: &[Shared]) {
+    async fn forget(&self, found: Vec<Shared>) {
+        let mut deleted = Vec::new();
+        for shared in found {
+            // It may have been downloaded anew since it was looked for.
+            if is_deleted_download(&shared).await {
+                deleted.push(shared);
+            }
+        }
         if deleted.is_empty() {
             return;
         }
         let is_same = |one: &Shared, other: &Shared| {
             one.path == other.path && one.file.name == other.file.name
         };
-        self.shares
+        let gone = self
+            .shares
             .remove(|shared| deleted.iter().any(|other| is_same(shared, other)));
+        for shared in gone {
+            // When it does not answer now, the next announcement says it.
+            let _ = self.take_back(shared.file).await;
+        }
         self.unwatch_unwanted(deleted.iter().map(|shared| shared.path.clone()))
             .await;
         let names = deleted.iter().take(MAX_NAMED);
@@ -381,7 +401,7 @@ impl Keeper {
             for entry in changed {
                 // Its old id must not be found while the new one is computed.
                 if self.shares.take_out(&entry) {
-                    let _ = self.control.withdraw(entry.shared().file.clone()).await;
+                    let _ = self.take_back(entry.shared().file.clone()).await;
                 }
             }
             let subject = Subject::Before(shared);
@@ -419,7 +439,7 @@ impl Keeper {
             return;
         };
         for old in gone {
-            let _ = self.control.withdraw(old.file).await;
+            let _ = self.take_back(old.file).await;
         }
         // It may have been taken out for a moment: the tracker is told what holds, if it does not know.
         let published = self.control.publish(shared.file.clone()).await;

@@ -8,7 +8,7 @@ use super::{ANSWER_BIT, Files, HEAD_LEN, Kind, PathToken, Plaintext, Publication
 use crate::wire::id::RequestId;
 
 /// Writes an answer of one page, entry by entry, where it will be sealed. What it writes is what
-/// [`Response::write`] makes of the same [`Page`].
+/// [`Response::write`](super::Response::write) makes of the same [`Page`](super::Page).
 pub struct PageWriter<'a> {
     plaintext: &'a mut Plaintext,
     /// Where the next entry begins: behind the head and the one byte that counts them.
