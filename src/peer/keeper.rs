@@ -475,16 +475,10 @@ mod tests {
     use super::*;
     use crate::wire::id::ContentId;
 
-    /// Whoever waits for the id looks for the name.
-    #[tokio::test(start_paused = true)]
-    async fn the_name_of_what_is_hashed_stays_until_the_id_can_be_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        std::fs::write(&path, "bytes").unwrap();
-        let (control, mut told) = Control::of_a_test();
+    fn keeper(control: Control) -> Keeper {
         let (background, events) = (Background::default(), mpsc::channel(10).0);
         let memory = Memory::new(None, events.clone());
-        let keeper = Keeper {
+        Keeper {
             shares: Shares::new(background.clone()).0,
             watch: Watch::new(background.changes.clone()),
             background,
@@ -492,7 +486,47 @@ mod tests {
             warned: Arc::default(),
             control,
             events,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_shared_from_elsewhere_is_not_withdrawn() {
+        let dir = tempfile::tempdir().unwrap();
+        let (control, mut told) = Control::of_a_test();
+        let keeper = keeper(control);
+        let answering = tokio::spawn(async move {
+            let mut published = Vec::new();
+            while let Some((is_here, file, answer)) = told.recv().await {
+                published.push((is_here, file));
+                answer.send(()).unwrap();
+            }
+            published
+        });
+        let mut all = Vec::new();
+        for place in ["a", "b"] {
+            let path = dir.path().join(place).join("x");
+            std::fs::create_dir(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "bytes").unwrap();
+            all.push(keeper.share(&path, None).await.unwrap());
+        }
+        let first = |shared: &Shared| shared.path == all[0].path;
+        assert_eq!(keeper.unshare(first).await.unwrap().len(), 1);
+        assert!(keeper.shares.has(&all[1].file));
+        let second = |shared: &Shared| shared.path == all[1].path;
+        assert_eq!(keeper.unshare(second).await.unwrap().len(), 1);
+        drop(keeper);
+        let withdrawn = answering.await.unwrap().into_iter().filter(|told| !told.0);
+        assert_eq!(withdrawn.count(), 1, "only with the last one");
+    }
+
+    /// Whoever waits for the id looks for the name.
+    #[tokio::test(start_paused = true)]
+    async fn the_name_of_what_is_hashed_stays_until_the_id_can_be_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "bytes").unwrap();
+        let (control, mut told) = Control::of_a_test();
+        let keeper = keeper(control);
         let own = keeper.clone();
         let sharing = tokio::spawn(async move { own.share(&path, None).await });
         let (mut name, mut publishing) = (None, None);
