@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Group, Process, text, wait_until};
+use crate::support::{Group, Process, joining, text, wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -212,17 +212,7 @@ fn a_hangup_ends_nobody_who_was_told_to_ignore_it_and_no_tracker() {
     let ignoring = ["sh", "-c", r#"trap "" HUP; exec "$@""#, "sh"];
     let mut command = group.command_under("bob", &ignoring);
     let out = group.folder("out");
-    command
-        .args([
-            "peer",
-            "--tracker",
-            &address,
-            "--name",
-            "bob",
-            "--port",
-            "0",
-        ])
-        .args(["--bind", "127.0.0.1", "--out", out.to_str().unwrap()]);
+    command.arg("peer").args(joining(&address, "bob", &out));
     let mut bob = group.spawn("bob", command);
     bob.wait_for("Joined");
     // The second answer comes long after the first signal: both still do what they are there for.

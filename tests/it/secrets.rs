@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::support::{Group, Process, text, wait_until};
+use crate::support::{Group, Process, joining, text, wait_until};
 
 /// Somebody who is not root, for tests that are.
 const NOBODY: u32 = 65534;
@@ -51,17 +51,7 @@ fn every_file_is_its_owners_alone_from_the_first_moment_whatever_the_umask_is() 
     seeder.wait_for("Sharing small.bin");
     let mut command = group.command_under("bob.state", &open);
     let out = group.folder("out");
-    command
-        .args([
-            "peer",
-            "--tracker",
-            &address,
-            "--name",
-            "bob",
-            "--port",
-            "0",
-        ])
-        .args(["--bind", "127.0.0.1", "--out", out.to_str().unwrap()]);
+    command.arg("peer").args(joining(&address, "bob", &out));
     let mut bob = group.spawn("bob", command);
     bob.wait_for("Joined");
     bob.say("download -b big.bin");

@@ -107,6 +107,18 @@ impl Pair {
         (piece, hash_piece(layout, piece, self.bytes_of(number)))
     }
 
+    /// The disk has it, and it was right.
+    fn put_right(&self, number: u32) -> PieceIndex {
+        let (piece, _) = self.piece(number);
+        let put = Put {
+            piece,
+            bytes: Vec::new(),
+            result: Ok(Verdict::Right),
+        };
+        self.put.send(put).unwrap();
+        piece
+    }
+
     fn bytes_of(&self, number: u32) -> &[u8] {
         let start = number as usize * PIECE;
         &self.bytes[start..(start + PIECE).min(LEN)]
@@ -269,13 +281,7 @@ async fn nothing_is_read_while_the_disk_has_enough_to_do() {
     pair.say(Frame::Have { file, pieces }).await;
     let early = timeout(Duration::from_millis(300), pair.reports.recv()).await;
     assert!(early.is_err(), "{early:?}");
-    let (piece, _) = pair.piece(2);
-    let put = Put {
-        piece,
-        bytes: Vec::new(),
-        result: Ok(Verdict::Right),
-    };
-    pair.put.send(put).unwrap();
+    pair.put_right(2);
     assert!(matches!(pair.report().await, Report::Piece(_)));
     assert!(matches!(pair.report().await, Report::Has(_)));
 }
@@ -292,13 +298,7 @@ async fn what_came_last_from_one_that_goes_counts() {
         }
         let early = timeout(Duration::from_millis(300), &mut pair.running).await;
         assert!(early.is_err(), "{early:?}");
-        let (piece, _) = pair.piece(2);
-        let put = Put {
-            piece,
-            bytes: Vec::new(),
-            result: Ok(Verdict::Right),
-        };
-        pair.put.send(put).unwrap();
+        let piece = pair.put_right(2);
         let report = pair.report().await;
         assert!(matches!(report, Report::Piece(came) if came == piece));
         assert_eq!(pair.running.await.unwrap().is_ok(), leaves);
