@@ -146,7 +146,7 @@ impl From<JoinError> for Failure {
             JoinError::WrongPassphrase { .. } => {
                 Self::new(Class::Login, message).hint("all members must use the same passphrase")
             }
-            JoinError::Pins(_) => Self::new(Class::Local, message),
+            JoinError::Pins(_) | JoinError::People(_) => Self::new(Class::Local, message),
             JoinError::Unreachable { .. } | JoinError::Listen { .. } => {
                 Self::new(Class::Network, message)
             }

@@ -160,6 +160,9 @@ pub enum JoinError {
     /// What is known of trackers cannot be read or written here.
     #[error(transparent)]
     Pins(PrivateFileError),
+    /// Whom we know cannot be read here.
+    #[error(transparent)]
+    People(PrivateFileError),
     /// The tracker has another key than it should.
     #[error("the tracker at {tracker} has the key {found}, expected {expected}")]
     OtherKey {

@@ -32,6 +32,7 @@ pub mod membership;
 pub mod meter;
 pub mod name;
 pub mod origin;
+pub mod people;
 pub mod pins;
 pub mod places;
 pub mod puts;
@@ -75,6 +76,7 @@ use self::kept::Kept;
 use self::liars::Liars;
 pub use self::listing::Listing;
 use self::membership::Membership;
+use self::people::People;
 use self::pins::Pins;
 use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
@@ -127,7 +129,7 @@ pub struct Settings {
     pub simultaneous: usize,
     /// Of joining and downloading.
     pub retry: Retry,
-    /// Where known trackers, hashes, shares and unfinished downloads are kept; absent for a peer that keeps nothing.
+    /// Where known trackers and people, hashes, shares and unfinished downloads are kept; absent for a peer that keeps nothing.
     pub state_dir: Option<PathBuf>,
     /// What becomes of the shares of the last start.
     pub restart: Restart,
@@ -202,6 +204,7 @@ pub struct Peer(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
+    people: People,
     membership: Membership,
     control: Control,
     keeper: Keeper,
@@ -223,6 +226,8 @@ impl Peer {
         group: Group,
         identity: Identity,
     ) -> Result<(Self, mpsc::Receiver<Event>), JoinError> {
+        let people = People::open(settings.state_dir.as_deref(), group.network().clone())
+            .map_err(JoinError::People)?;
         let membership = Membership::new(group, identity);
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let shutdown = CancellationToken::new();
@@ -294,6 +299,7 @@ impl Peer {
         let inner = Inner {
             transfers: Transfers::new(settings.simultaneous, unfinished),
             settings,
+            people,
             membership,
             control,
             keeper,
@@ -324,6 +330,12 @@ impl Peer {
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.0.membership.local().identity.id()
+    }
+
+    /// Whom we know.
+    #[must_use]
+    pub fn people(&self) -> &People {
+        &self.0.people
     }
 
     /// The tracker's address as it was typed, with its port.
@@ -491,6 +503,11 @@ impl Peer {
         let deadline = tokio::time::Instant::now() + FAREWELL;
         for task in tasks {
             let _ = tokio::time::timeout_at(deadline, task).await;
+        }
+        let people = self.0.people.clone();
+        let written = tokio::task::spawn_blocking(move || people.write());
+        if let Ok(Ok(Err(error))) = tokio::time::timeout_at(deadline, written).await {
+            tracing::warn!(%error, "whom we met is not remembered");
         }
         let _ = tokio::time::timeout_at(deadline, self.0.keeper.events.send(Event::Left)).await;
     }

@@ -11,6 +11,8 @@ use crate::cli::args::Global;
 use crate::cli::exit::{Class, Failure};
 use crate::cli::{own_binary, render, setup};
 use crate::config::Config;
+use crate::crypto::kdf::NetworkName;
+use crate::peer::people::People;
 use crate::peer::pins::Pins;
 use crate::{disk, keyfile, net};
 
@@ -91,6 +93,9 @@ pub(super) fn state(dir: &Path) -> Finding {
         Err(error) => return Finding::Wrong(error.into()),
     };
     if let Err(error) = disk::read_private(Pins::in_dir(dir).path()) {
+        return Finding::Wrong(error.into());
+    }
+    if let Err(error) = People::open(Some(dir), NetworkName::default()) {
         return Finding::Wrong(error.into());
     }
     if found.mode() & 0o077 != 0 {
