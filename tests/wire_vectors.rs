@@ -1,4 +1,4 @@
-//! The exact bytes of every message, as `tests/vectors/control.json` and `transfer.json` pin them.
+//! The exact bytes of every message, as `tests/vectors/control.json`, `transfer.json` and `talk.json` pin them.
 //!
 //! A message that encodes to other bytes than before is another protocol: these files change with the
 //! version, and `docs/protocol.md` quotes them as its examples.
@@ -14,12 +14,13 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use p2pfs::wire::control::{
     self, Cursor, Files, HeartbeatAck, Hit, Holder, ListFiles, ListPeers, Locate, LoggedIn, Login,
-    Page, PeerEntry, Publication, PublicationKind, Refusal, Request, Response, Search, Ticket,
+    Page, PeerEntry, Publication, PublicationKind, Refusal, Request, Response, Search, Ticket, Who,
 };
 use p2pfs::wire::frame::Welcome;
 use p2pfs::wire::id::{ContentId, PeerId, RequestId, SessionId};
 use p2pfs::wire::packet::{DataHeader, FrameHeader};
 use p2pfs::wire::password::Password;
+use p2pfs::wire::talk::{self, Answer, Offer, OfferAnswer, OfferState, Receipt, Whose};
 use p2pfs::wire::text::{FileName, UserName};
 use p2pfs::wire::transfer::{Frame, HashPage, Opened, PieceSet, Wanted, WantedFiles};
 use serde_json::{Map, Value, json};
@@ -99,6 +100,29 @@ fn frames_have_these_bytes() {
             "note": "Plaintexts of frames: head and body in hex. The header is that of the outside.",
             "frame_header_of_the_last_frame": hex(&FrameHeader { is_final: true, len: 72 }.to_bytes()),
             "welcome": hex(&welcome),
+            "frames": frames,
+        }),
+    );
+}
+
+#[test]
+fn talks_have_these_bytes() {
+    let mut frames = Map::new();
+    for (name, frame) in talks_by_name() {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        assert_eq!(talk::Frame::decode(&bytes).as_ref(), Ok(&frame), "{name}");
+        assert_eq!(
+            talk::begins_talk(&bytes),
+            matches!(frame, talk::Frame::Connect { .. }),
+            "{name}"
+        );
+        frames.insert(name.to_owned(), hex(&bytes));
+    }
+    compare(
+        include_str!("vectors/talk.json"),
+        json!({
+            "note": "Plaintexts of frames of talks: head and body in hex.",
             "frames": frames,
         }),
     );
@@ -288,6 +312,7 @@ fn requests_by_name() -> Vec<(&'static str, Request)> {
                 cursor: start(),
             }),
         ),
+        ("who", Request::Who(Who { user: user("ana") })),
     ]
 }
 
@@ -377,11 +402,12 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
         (
             "peers",
             Response::Peers(Page {
-                entries: vec![entry],
+                entries: vec![entry.clone()],
                 next: None,
                 total: 1,
             }),
         ),
+        ("who", Response::Who(entry)),
         (
             "files",
             Response::Files(Page {
@@ -530,5 +556,95 @@ fn frames_by_name() -> Vec<(&'static str, Frame<'static>)> {
             },
         ),
         ("close", Frame::Close { file: 7 }),
+    ]
+}
+
+fn talks_by_name() -> Vec<(&'static str, talk::Frame)> {
+    use talk::Frame;
+    let connect = |offers| Frame::Connect {
+        user: user("ana"),
+        offers,
+    };
+    let said = |to_all, text: &str| Frame::Text {
+        number: 258,
+        to_all,
+        text: text.parse().unwrap(),
+    };
+    let received = |receipt| Frame::Received {
+        number: 258,
+        receipt,
+    };
+    let offer = |publication, files, size| Frame::Offer {
+        number: 3,
+        offer: Offer {
+            publication,
+            files,
+            size,
+        },
+    };
+    let offer_answer = |answer| Frame::OfferAnswer { number: 3, answer };
+    let offer_state = |whose, done, state| Frame::OfferState {
+        whose,
+        number: 3,
+        done,
+        state,
+    };
+    vec![
+        ("ping", Frame::Ping),
+        ("pong", Frame::Pong),
+        ("connect", connect(false)),
+        ("connect_to_offer", connect(true)),
+        ("answer_yes", Frame::Answer(Answer::Yes)),
+        ("answer_no", Frame::Answer(Answer::No)),
+        ("answer_unanswered", Frame::Answer(Answer::Unanswered)),
+        ("answer_busy", Frame::Answer(Answer::Busy)),
+        ("answer_not_accepting", Frame::Answer(Answer::NotAccepting)),
+        ("answer_other_key", Frame::Answer(Answer::OtherKey)),
+        ("answer_wrong_name", Frame::Answer(Answer::WrongName)),
+        ("answer_unchecked", Frame::Answer(Answer::Unchecked)),
+        ("answer_elsewhere", Frame::Answer(Answer::Elsewhere)),
+        ("text", said(false, "hi, Zoë")),
+        ("text_to_all", said(true, "hi")),
+        ("received_shown", received(Receipt::Shown)),
+        (
+            "received_too_fast",
+            received(Receipt::TooFast { wait_ms: 200 }),
+        ),
+        ("received_not_shown", received(Receipt::NotShown)),
+        (
+            "offer_file",
+            offer(file("talk.mp4", 0x10, 181_403_648), 1, 181_403_648),
+        ),
+        (
+            "offer_folder",
+            offer(folder("talks", 0x10, 4096), 300, 1 << 40),
+        ),
+        ("offer_accepted", offer_answer(OfferAnswer::Accepted)),
+        ("offer_denied", offer_answer(OfferAnswer::Denied)),
+        ("offer_busy", offer_answer(OfferAnswer::Busy)),
+        (
+            "offer_not_accepting",
+            offer_answer(OfferAnswer::NotAccepting),
+        ),
+        (
+            "state_running",
+            offer_state(Whose::Yours, 90_701_824, OfferState::Running),
+        ),
+        (
+            "state_done",
+            offer_state(Whose::Yours, 181_403_648, OfferState::Done),
+        ),
+        (
+            "state_failed",
+            offer_state(Whose::Yours, 0, OfferState::Failed),
+        ),
+        (
+            "state_cancelled",
+            offer_state(Whose::Yours, 0, OfferState::Cancelled),
+        ),
+        (
+            "state_withdrawn",
+            offer_state(Whose::Own, 0, OfferState::Withdrawn),
+        ),
     ]
 }

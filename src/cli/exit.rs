@@ -175,6 +175,7 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         let class = match error {
             RequestError::NoAnswer => Class::Network,
+            RequestError::NoSuchUser => Class::NotFound,
             RequestError::TooFast(_) | RequestError::Refused(_) => Class::Refused,
         };
         Self::new(class, error.to_string())

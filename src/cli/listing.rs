@@ -52,12 +52,7 @@ impl Executor {
     /// When the tracker does not answer, or nobody of that name is here.
     pub async fn list(&self, user: Option<&str>, options: &ListOptions) -> Result<(), Failure> {
         let user = user.map(parse_user).transpose()?;
-        let listing = match self.peer.files(user.as_ref(), MAX_LISTED).await {
-            Err(crate::peer::RequestError::Refused(reason)) if user.is_some() => {
-                return Err(Failure::new(Class::NotFound, reason));
-            }
-            listing => listing?,
-        };
+        let listing = self.peer.files(user.as_ref(), MAX_LISTED).await?;
         let mut hits = listing.hits;
         hits.sort_by(|a, b| a.file.name.cmp(&b.file.name));
         if let Some(sort) = options.sort {

@@ -209,6 +209,9 @@ pub enum RequestError {
     /// Too many questions at a time.
     #[error("too fast, wait {} s", .0.as_secs().max(1))]
     TooFast(Duration),
+    /// It knows nobody of that name who is here.
+    #[error("nobody of that name is here")]
+    NoSuchUser,
     /// It said no, and why.
     #[error("{0}")]
     Refused(String),

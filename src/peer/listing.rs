@@ -8,7 +8,7 @@ use super::control::Control;
 use super::event::RequestError;
 use crate::wire::control::{
     AT_LEAST, Cursor, Hit, Holder, ListFiles, ListPeers, Locate, Page, PeerEntry, Request,
-    Response, Search,
+    Response, Search, Who,
 };
 use crate::wire::id::ContentId;
 use crate::wire::text::UserName;
@@ -92,6 +92,20 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
             .await?
             .0,
     )
+}
+
+/// Who bears the name `user`, in any case; `None` when nobody of that name is here.
+///
+/// # Errors
+/// When the tracker does not answer, or is asked too fast.
+pub async fn who(control: &Control, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
+    let request = Request::Who(Who { user: user.clone() });
+    match control.ask(request).await {
+        Ok(Response::Who(entry)) if entry.user.folded() == user.folded() => Ok(Some(entry)),
+        Ok(_) => Err(RequestError::NoAnswer),
+        Err(RequestError::NoSuchUser) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn hits(
@@ -220,5 +234,32 @@ mod tests {
         ]);
         let listing = search(&control, "talk", 100).await.unwrap();
         assert_eq!((listing.hits, asked.load(Ordering::Relaxed)), (one, 3));
+    }
+
+    #[tokio::test]
+    async fn a_name_leads_to_whoever_bears_it_and_to_nobody_else() {
+        let entry = |user: &str| PeerEntry {
+            user: user.parse().unwrap(),
+            peer: crate::wire::id::PeerId([1; 32]),
+            addresses: Vec::new(),
+            files: 0,
+            since_s: 0,
+        };
+        let bob = entry("bob");
+        let known = bob.clone();
+        let control = Control::answering(move |request| match request {
+            Request::Who(asked) if asked.user.as_str() == "ana" => Err(RequestError::NoSuchUser),
+            Request::Who(_) => Ok(Response::Who(known.clone())),
+            other => panic!("{other:?}"),
+        });
+        let ask = async |name: &str| who(&control, &name.parse().unwrap()).await;
+        assert_eq!(ask("BOB").await, Ok(Some(bob)));
+        assert_eq!(ask("ana").await, Ok(None));
+        let other = ask("eve").await;
+        assert_eq!(
+            other,
+            Err(RequestError::NoAnswer),
+            "a tracker that mixes up people"
+        );
     }
 }

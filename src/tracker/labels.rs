@@ -27,7 +27,7 @@ labels! {
     Asked {
         Login = "login", Heartbeat = "heartbeat", Leave = "leave", Publish = "publish",
         Unpublish = "unpublish", Search = "search", Locate = "locate", ListPeers = "list_peers",
-        ListFiles = "list_files",
+        ListFiles = "list_files", Who = "who",
     }
 }
 
@@ -81,6 +81,7 @@ impl Asked {
             Request::Locate(_) => Self::Locate,
             Request::ListPeers(_) => Self::ListPeers,
             Request::ListFiles(_) => Self::ListFiles,
+            Request::Who(_) => Self::Who,
         }
     }
 }

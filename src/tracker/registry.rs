@@ -247,8 +247,7 @@ impl Registry {
         user: &UserName,
         after: Option<u64>,
     ) -> Option<impl Iterator<Item = (u64, Hit)>> {
-        let record = self.roster.named(user);
-        let record = record.filter(|record| record.is_visible)?;
+        let record = self.named(user)?;
         let files = self.catalog.files_after(&record.files, after);
         Some(files.filter_map(|(place, name, claim)| {
             let hit = Hit {
@@ -258,6 +257,13 @@ impl Registry {
             };
             Some((place, hit))
         }))
+    }
+
+    /// Whoever is here under that name.
+    #[must_use]
+    pub fn named(&self, user: &UserName) -> Option<&Record> {
+        let record = self.roster.named(user);
+        record.filter(|record| record.is_visible)
     }
 
     /// How many files that user shares.

@@ -169,6 +169,10 @@ impl Service {
                 Ok(Response::Peers(self.list_peers(now, caller, &list.cursor)))
             }
             Request::ListFiles(list) => self.list_files(&list).map(Response::Files),
+            Request::Who(who) => self
+                .may_search(now, caller.peer)
+                .and_then(|()| self.who(now, caller, &who.user))
+                .map(Response::Who),
         };
         answer.unwrap_or_else(|refusal| {
             debug!(peer = ?caller.peer, from = %caller.from, ?refusal, "refused");
@@ -385,24 +389,34 @@ impl Service {
     fn list_peers(&self, now: Instant, caller: &Caller, cursor: &Cursor) -> Page<PeerEntry> {
         let after = read_number(cursor);
         let registry = self.registry();
-        let entries = registry.peers(after).map(|(number, record)| {
-            let port = record.port.into_iter();
-            let addresses = port.map(|port| reach(record.ip, port, caller.ip, &self.interfaces));
-            let since = now.saturating_duration_since(record.since).as_secs();
-            let entry = PeerEntry {
-                user: record.user.clone(),
-                peer: record.peer,
-                addresses: addresses.collect(),
-                files: record.file_count(),
-                since_s: u32::try_from(since).unwrap_or(u32::MAX),
-            };
-            (number, entry)
-        });
+        let entries = registry
+            .peers(after)
+            .map(|(number, record)| (number, self.entry(now, caller, record)));
         let mut page = fill(entries, |number: &PeerNumber| {
             Cursor(number.to_be_bytes().to_vec())
         });
         page.total = registry.peer_count();
         page
+    }
+
+    fn who(&self, now: Instant, caller: &Caller, user: &UserName) -> Result<PeerEntry, Refusal> {
+        let registry = self.registry();
+        let record = registry.named(user).ok_or(Refusal::NoSuchUser)?;
+        Ok(self.entry(now, caller, record))
+    }
+
+    /// What `caller` is told of a peer.
+    fn entry(&self, now: Instant, caller: &Caller, record: &Record) -> PeerEntry {
+        let port = record.port.into_iter();
+        let addresses = port.map(|port| reach(record.ip, port, caller.ip, &self.interfaces));
+        let since = now.saturating_duration_since(record.since).as_secs();
+        PeerEntry {
+            user: record.user.clone(),
+            peer: record.peer,
+            addresses: addresses.collect(),
+            files: record.file_count(),
+            since_s: u32::try_from(since).unwrap_or(u32::MAX),
+        }
     }
 }
 

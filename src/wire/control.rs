@@ -18,7 +18,7 @@ pub use self::answer::{
 };
 pub use self::page::{PAGE_BUDGET, PageWriter, batches, encoded_len};
 pub use self::question::{
-    Cursor, Files, ListFiles, ListPeers, Locate, Login, Publication, PublicationKind, Search,
+    Cursor, Files, ListFiles, ListPeers, Locate, Login, Publication, PublicationKind, Search, Who,
 };
 use super::MAX_BODY_LEN;
 use super::codec::{self, DecodeError, take};
@@ -53,10 +53,12 @@ pub enum Kind {
     ListPeers = 8,
     /// What one user, or everybody, shares.
     ListFiles = 9,
+    /// Who bears this name, and where.
+    Who = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Login,
         Self::Heartbeat,
         Self::Leave,
@@ -66,6 +68,7 @@ impl Kind {
         Self::Locate,
         Self::ListPeers,
         Self::ListFiles,
+        Self::Who,
     ];
 
     fn from_byte(byte: u8) -> Result<Self, DecodeError> {
@@ -148,6 +151,8 @@ pub enum Request {
     ListPeers(ListPeers),
     /// What one user, or everybody, shares.
     ListFiles(ListFiles),
+    /// Who bears this name, and where.
+    Who(Who),
 }
 
 /// The tracker's answer.
@@ -171,6 +176,8 @@ pub enum Response {
     Peers(Page<PeerEntry>),
     /// To LIST_FILES.
     Files(Page<Hit>),
+    /// To WHO.
+    Who(PeerEntry),
     /// To LOGIN, while the password is being checked: ask again after so many ms.
     Wait(u32),
     /// The answer is larger than what an address without proof may get: ask again with the token.
@@ -193,6 +200,7 @@ impl Request {
             Self::Locate(_) => Kind::Locate,
             Self::ListPeers(_) => Kind::ListPeers,
             Self::ListFiles(_) => Kind::ListFiles,
+            Self::Who(_) => Kind::Who,
         }
     }
 
@@ -209,6 +217,7 @@ impl Request {
             Self::Locate(locate) => codec::encode(locate, &mut body),
             Self::ListPeers(list) => codec::encode(list, &mut body),
             Self::ListFiles(list) => codec::encode(list, &mut body),
+            Self::Who(who) => codec::encode(who, &mut body),
         }
         let least = if matches!(self, Self::Login(_)) {
             LOGIN_CLASS
@@ -233,6 +242,7 @@ impl Request {
             Kind::Locate => Self::Locate(codec::decode(body)?),
             Kind::ListPeers => Self::ListPeers(codec::decode(body)?),
             Kind::ListFiles => Self::ListFiles(codec::decode(body)?),
+            Kind::Who => Self::Who(codec::decode(body)?),
         })
     }
 }
@@ -249,6 +259,7 @@ impl Response {
             Self::Located(_) => Kind::Locate,
             Self::Peers(_) => Kind::ListPeers,
             Self::Files(_) => Kind::ListFiles,
+            Self::Who(_) => Kind::Who,
             Self::Wait(_) => return KIND_WAIT,
             Self::Again => return KIND_AGAIN,
             Self::Refused(_) => return KIND_REFUSED,
@@ -280,6 +291,7 @@ impl Response {
             Self::Found(page) | Self::Files(page) => codec::write(page, body)?,
             Self::Located(page) => codec::write(page, body)?,
             Self::Peers(page) => codec::write(page, body)?,
+            Self::Who(entry) => codec::write(entry, body)?,
             Self::Wait(wait_ms) => codec::write(wait_ms, body)?,
             Self::Refused(refusal) => codec::write(refusal, body)?,
         };
@@ -308,6 +320,7 @@ impl Response {
             Kind::Locate => Self::Located(codec::decode(body)?),
             Kind::ListPeers => Self::Peers(codec::decode(body)?),
             Kind::ListFiles => Self::Files(codec::decode(body)?),
+            Kind::Who => Self::Who(codec::decode(body)?),
         })
     }
 }

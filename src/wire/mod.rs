@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! UDP │ type 1 │ session 7 │ counter 8 │ sealed: head 16, body, padding │ tag 16 │     packet, control
-//! TCP │ flags 1 │ length 3 │ sealed: head 16, body │ tag 16 │                         packet, frame, transfer
+//! TCP │ flags 1 │ length 3 │ sealed: head 16, body │ tag 16 │                         packet, frame, transfer, talk
 //! ```
 
 pub mod codec;
@@ -17,6 +17,7 @@ pub mod id;
 pub mod packet;
 pub mod password;
 pub mod pieces;
+pub mod talk;
 pub mod text;
 pub mod transfer;
 
@@ -66,6 +67,12 @@ pub const MAX_CANDIDATES: usize = 4;
 
 /// Piece requests that one downloader may have queued at one uploader.
 pub const MAX_QUEUED_PIECES: usize = 64;
+
+/// Largest text of one chat message, in bytes.
+pub const MAX_CHAT_LEN: usize = 8 * 1024;
+
+/// Bytes to a multiple of which the text of a chat message is padded.
+pub const CHAT_CLASS: usize = 256;
 
 /// Files that one connection may have open at the same time: each costs a descriptor.
 pub const MAX_OPEN_FILES: usize = 16;

@@ -9,6 +9,9 @@ use std::str::FromStr;
 use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::MAX_CHAT_LEN;
 
 /// Why a text is not a name. The words complete "the name …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +166,54 @@ macro_rules! name_traits {
 }
 name_traits!(UserName);
 name_traits!(FileName);
+
+/// Why a text is no chat message. The words complete "the message …".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChatError {
+    /// No characters at all.
+    #[error("is empty")]
+    Empty,
+    /// More bytes than a message may have.
+    #[error("is longer than {MAX_CHAT_LEN} bytes")]
+    TooLong,
+}
+
+/// What one person says to another: 1 to [`MAX_CHAT_LEN`] bytes of UTF-8, wiped when dropped. It may hold any
+/// character, line ends too; `Display` escapes those that act on a terminal, so that it is always one line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChatText(Zeroizing<String>);
+
+impl ChatText {
+    /// The text as it was typed; not yet safe to print (use `Display`).
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ChatText {
+    type Err = ChatError;
+    fn from_str(text: &str) -> Result<Self, ChatError> {
+        match text.len() {
+            0 => Err(ChatError::Empty),
+            len if len > MAX_CHAT_LEN => Err(ChatError::TooLong),
+            _ => Ok(Self(Zeroizing::new(text.to_owned()))),
+        }
+    }
+}
+
+impl fmt::Display for ChatText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&Zeroizing::new(safe(&self.0)))
+    }
+}
+
+/// Its length only: what people say to each other is in no log.
+impl fmt::Debug for ChatText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChatText({} bytes)", self.0.len())
+    }
+}
 
 /// Text as it may be shown: control characters, those that turn the reading direction, and those that show as
 /// nothing, as a common space, or as whatever a font likes are escaped.
@@ -358,6 +409,18 @@ mod tests {
         ] {
             assert_eq!(safe(shown), shown);
         }
+    }
+
+    #[test]
+    fn a_chat_message_is_bounded_always_one_line_and_in_no_log() {
+        assert_eq!("".parse::<ChatText>(), Err(ChatError::Empty));
+        assert!("x".repeat(MAX_CHAT_LEN).parse::<ChatText>().is_ok());
+        let long = "x".repeat(MAX_CHAT_LEN + 1);
+        assert_eq!(long.parse::<ChatText>(), Err(ChatError::TooLong));
+        let text: ChatText = "hi\r\nP2P> rm\x07\x1b[2J".parse().unwrap();
+        assert_eq!(text.as_str(), "hi\r\nP2P> rm\x07\x1b[2J");
+        assert_eq!(text.to_string(), "hi\\r\\nP2P> rm\\u{7}\\u{1b}[2J");
+        assert_eq!(format!("{text:?}"), "ChatText(16 bytes)");
     }
 
     #[test]

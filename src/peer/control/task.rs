@@ -341,6 +341,7 @@ impl Task {
             Response::Refused(Refusal::TooFast { wait_ms }) => Err(RequestError::TooFast(
                 Duration::from_millis(u64::from(wait_ms)),
             )),
+            Response::Refused(Refusal::NoSuchUser) => Err(RequestError::NoSuchUser),
             Response::Refused(refusal) => Err(RequestError::Refused(explain(&refusal))),
             response => Ok(response),
         });

@@ -1,7 +1,10 @@
 //! Pages of the service, asked one after the other.
 
 use super::*;
-use crate::wire::control::{Publication, PublicationKind};
+use crate::crypto::kdf::{Group, NetworkName, TrackerSeed};
+use crate::crypto::random::OsRandom;
+use crate::crypto::secret::Passphrase;
+use crate::wire::control::{Publication, PublicationKind, Who};
 use crate::wire::id::{ContentId, SessionId};
 
 fn service() -> Service {
@@ -98,4 +101,48 @@ fn the_names_of_silent_peers_cost_no_request_more_than_its_share() {
     for step in steps {
         assert!(matches!(step[..], [Err(next)] if next != Place::START));
     }
+}
+
+#[test]
+fn a_name_leads_to_one_key_as_long_as_it_is_here_and_is_asked_for_as_often_as_searches() {
+    let service = service();
+    let [ana, bob] = [1, 2].map(|number| publish(&service, number, Vec::new()));
+    let (now, ip) = (Instant::now(), "10.0.0.9".parse().unwrap());
+    let caller = Caller {
+        session: SessionId::from_bytes([2; 7]),
+        peer: bob,
+        from: (ip, 4000).into(),
+        ip,
+        listening_port: None,
+        is_member: true,
+        ticket: None,
+    };
+    let passphrase = Passphrase::parse("a passphrase for tests").unwrap();
+    let group = Group::derive(&passphrase, NetworkName::default());
+    let office = TicketOffice::new(&group, &TrackerSeed(Secret::new([7; 32])));
+    let ask = |name: &str, now| {
+        let moment = Moment {
+            now,
+            unix_ms: 0,
+            office: &office,
+            random: &mut OsRandom::new(),
+            resume: None,
+            credential_mark: None,
+        };
+        let user = name.parse().unwrap();
+        service.respond(moment, &caller, Request::Who(Who { user }))
+    };
+    let Response::Who(entry) = ask("USER1", now) else {
+        panic!("somebody of that name is here")
+    };
+    assert_eq!((entry.user.as_str(), entry.peer), ("user1", ana));
+    assert_eq!(entry.addresses, ["10.0.0.1:8001".parse().unwrap()]);
+    let nobody = Response::Refused(Refusal::NoSuchUser);
+    assert_eq!(ask("user3", now), nobody);
+    service.hide(ana, || true);
+    assert_eq!(ask("user1", now), nobody, "whoever is silent is not here");
+    let is_told_to_wait =
+        |answer| matches!(answer, Response::Refused(Refusal::TooFast { wait_ms }) if wait_ms > 0);
+    assert!((0..50).any(|_| is_told_to_wait(ask("user2", now))));
+    assert!(!is_told_to_wait(ask("user2", now + Duration::from_secs(1))));
 }

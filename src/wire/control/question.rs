@@ -212,3 +212,10 @@ pub struct ListFiles {
     /// Where to go on; empty at first.
     pub cursor: Cursor,
 }
+
+/// The body of WHO.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Who {
+    /// The name, in any case.
+    pub user: UserName,
+}
