@@ -13,6 +13,7 @@ mod login;
 mod namespaces;
 mod oneshot;
 mod ops;
+mod privacy;
 mod resume;
 mod screens;
 mod secrets;

@@ -2,6 +2,7 @@
 
 pub(crate) mod failing;
 pub(crate) mod member;
+pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod schema;
