@@ -171,7 +171,7 @@ fn check_private(path: &Path, found: &Metadata) -> Result<(), PrivateFileError> 
 /// Opens a file of ours to which lines are added, and makes it one that others cannot read. It follows no link.
 ///
 /// # Errors
-/// What the system says; also when it is no plain file.
+/// What the system says; also when it is no plain file, somebody else's, or has another name as well.
 pub fn append_private(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = OpenOptions::new()
@@ -183,6 +183,13 @@ pub fn append_private(path: &Path) -> io::Result<File> {
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(io::Error::other("it is not a file"));
+    }
+    // Where others may write, a name may be a trap: what is appended would go to another file.
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("it belongs to another user"));
+    }
+    if found.nlink() > 1 {
+        return Err(io::Error::other("it has another name as well"));
     }
     if found.permissions().mode() & 0o077 != 0 {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

@@ -57,12 +57,17 @@ pub enum Format {
 }
 
 impl Format {
-    /// A line of the log about the log.
+    /// A line of the log about the log, which looks as the others do.
     #[must_use]
-    pub fn remark(self, level: Level, text: &str) -> String {
-        match self {
-            Self::Text => text.to_owned(),
-            Self::Json => serde_json::json!({"level": level.as_str(), "message": text}).to_string(),
+    pub fn remark(self, stamps: Stamps, level: Level, text: &str) -> String {
+        let now = format!("{:.6}", jiff::Timestamp::now());
+        match (self, stamps) {
+            (Self::Json, _) => serde_json::json!({
+                "timestamp": now, "level": level.as_str(), "message": text,
+            })
+            .to_string(),
+            (Self::Text, Stamps::Own) => format!("{now} {level:>5} {text}"),
+            (Self::Text, Stamps::Journal) => text.to_owned(),
         }
     }
 }
@@ -101,7 +106,7 @@ pub fn start(
     let filter = filter.add_directive(quiet);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Lines::new(format, sink))
+        .with_writer(Lines::new(format, stamps, sink))
         .with_ansi(false)
         .with_target(false);
     match (format, stamps) {
@@ -120,17 +125,19 @@ pub fn start(
 struct Lines {
     sink: Sink,
     format: Format,
+    stamps: Stamps,
     /// Of errors, warnings and info: what may still be told, and what was left out.
     levels: Arc<[Mutex<Allowance>; 3]>,
 }
 
 impl Lines {
-    fn new(format: Format, sink: Sink) -> Self {
+    fn new(format: Format, stamps: Stamps, sink: Sink) -> Self {
         let now = Instant::now();
         let levels = [(); 3].map(|()| Mutex::new(Allowance::new(now)));
         Self {
             sink,
             format,
+            stamps,
             levels: Arc::new(levels),
         }
     }
@@ -181,6 +188,7 @@ impl Lines {
         Line {
             sink: Arc::clone(&self.sink),
             format: self.format,
+            stamps: self.stamps,
             levels: Arc::clone(&self.levels),
             level,
             text: Vec::new(),
@@ -192,6 +200,7 @@ impl Lines {
 struct Line {
     sink: Sink,
     format: Format,
+    stamps: Stamps,
     levels: Arc<[Mutex<Allowance>; 3]>,
     level: Level,
     text: Vec<u8>,
@@ -231,7 +240,8 @@ impl Drop for Line {
         };
         if left_out > 0 {
             let text = format!("{left_out} lines of this level were left out: too many a second");
-            (self.sink)(self.level, &self.format.remark(self.level, &text));
+            let remark = self.format.remark(self.stamps, self.level, &text);
+            (self.sink)(self.level, &remark);
         }
         (self.sink)(self.level, String::from_utf8_lossy(&self.text).trim_end());
     }
@@ -250,6 +260,7 @@ mod tests {
         let ear = Arc::clone(&heard);
         let lines = Lines::new(
             Format::Text,
+            Stamps::Own,
             Arc::new(move |level, line: &str| {
                 ear.lock().unwrap().push((level, line.to_owned()));
             }),

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::executor::Executor;
+use tracing::debug;
+
+use super::executor::{Executor, Patience};
 use super::exit::{Class, Failure};
 use super::listing::MAX_LISTED;
 use super::render;
 use crate::peer::Shared;
+use crate::proto::backoff::Backoff;
 use crate::wire::control::{Hit, Holder};
 use crate::wire::id::ContentId;
 use crate::wire::text::UserName;
@@ -36,26 +39,40 @@ impl Executor {
         holder.map(|holder| holder.peer).ok_or_else(missing)
     }
 
-    /// The one file that `item` means, with its id: what is still being hashed is waited for, visibly.
+    /// The one file that `item` means, with its id: what is still being hashed is waited for, visibly. Scripts
+    /// look as often as they try anything, and a tracker that has no time is asked again as often.
     pub(super) async fn choose_hashed(
         &self,
         item: &str,
         owner: Option<&UserName>,
     ) -> Result<Hit, Failure> {
-        let mut is_told = false;
+        let retry = self.peer.retry();
+        let (mut looks, mut silences) = (Backoff::new(retry.clone()), Backoff::new(retry.clone()));
+        let mut awaited = None;
         loop {
-            let hit = self.choose(item, owner).await?;
-            if hit.file.kind.is_hashed() {
-                return Ok(hit);
-            }
-            if !is_told {
-                is_told = true;
-                let (name, users) = (hit.file.shown_name(), render::owners(&hit));
-                self.screen.note(&format!(
-                    "{name} is still being hashed at {users}: it comes when that is done"
-                ));
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
+            let pause = match self.choose(item, owner).await {
+                Ok(hit) if hit.file.kind.is_hashed() => return Ok(hit),
+                Ok(hit) => {
+                    silences.succeed();
+                    let awaited = awaited.get_or_insert_with(|| {
+                        let still = still_hashed(&hit);
+                        let line = &still.message;
+                        self.screen
+                            .note(&format!("{line}: it comes when that is done"));
+                        still
+                    });
+                    match self.patience {
+                        Patience::Waits => ASK_AGAIN,
+                        Patience::Retries => looks.fail(1.0).ok_or_else(|| awaited.clone())?,
+                    }
+                }
+                Err(failure) if awaited.is_some() && may_pass(&failure) => {
+                    debug!(%failure, "the tracker is asked again soon");
+                    silences.fail(1.0).ok_or(failure)?
+                }
+                Err(failure) => return Err(failure),
+            };
+            tokio::time::sleep(pause).await;
             if self.screen.is_gone() {
                 return Err(Failure::new(
                     Class::Interrupted,
@@ -238,6 +255,18 @@ impl Executor {
                 .hint("give more of its digits")),
         }
     }
+}
+
+/// A file that has no id yet.
+fn still_hashed(hit: &Hit) -> Failure {
+    let (name, users) = (hit.file.shown_name(), render::owners(hit));
+    let line = format!("{name} is still being hashed at {users}");
+    Failure::new(Class::NotFound, line).hint("try again when that is done")
+}
+
+/// Is the tracker silent, or has no time, rather than that the file is not there?
+const fn may_pass(failure: &Failure) -> bool {
+    matches!(failure.class, Class::Network | Class::Refused)
 }
 
 /// Does its id begin so?

@@ -2,7 +2,8 @@
 //!
 //! The peer makes each line as it would for its own screen, with the width and the style of the one who asks;
 //! here it is only written. So there is one way to say a thing. A line is cut for the socket and put together
-//! again, as one object may be longer than a line of the socket.
+//! again, as one object may be longer than a line of the socket. What acts on a terminal is escaped here once
+//! more: whoever asks may be root, and the one who answers anybody.
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use super::exit::Failure;
 use super::screen::{Screen, Style};
 use crate::ipc::Client;
+use crate::wire::text::{safe, safe_json};
 
 /// Longest part of a text in one line of the socket, in bytes before escaping.
 const PART: usize = 32 << 10;
@@ -93,6 +95,16 @@ pub fn describe(screen: &Screen) -> Client {
     }
 }
 
+/// A text from the socket as it may be shown: its lines are lines, and nothing in them acts on the terminal.
+#[must_use]
+pub fn harmless(style: Style, text: &str) -> String {
+    let escape = match style {
+        Style::Text => safe,
+        Style::Json => safe_json,
+    };
+    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
 /// Shows what comes through the socket.
 #[derive(Debug)]
 pub struct Showing<'a> {
@@ -129,9 +141,12 @@ impl<'a> Showing<'a> {
         }
         let text = std::mem::take(&mut self.begun);
         match line["type"].as_str() {
-            Some("out") if self.failed.is_none() => self.failed = self.screen.print(&text).err(),
-            Some("err") => self.screen.relay(&text),
-            Some("live") => drop(self.screen.live(&text)),
+            Some("out") if self.failed.is_none() => {
+                let text = harmless(self.screen.style(), &text);
+                self.failed = self.screen.print(&text).err();
+            }
+            Some("err") => self.screen.relay(&harmless(Style::Text, &text)),
+            Some("live") => drop(self.screen.live(&safe(&text))),
             _ => {}
         }
     }
@@ -162,5 +177,16 @@ mod tests {
         drop(lines);
         outlet.send(Kind::Out, &long);
         assert!(outlet.is_gone());
+    }
+
+    #[test]
+    fn what_comes_through_the_socket_acts_on_no_terminal() {
+        let text = "NAME\x1b]0;x\x07\r\nb\u{9b}2J\u{202e}";
+        let shown = harmless(Style::Text, text);
+        assert_eq!(shown, "NAME\\u{1b}]0;x\\u{7}\\r\nb\\u{9b}2J\\u{202e}");
+        assert_eq!(harmless(Style::Text, &shown), shown, "once is enough");
+        let object = "{\"name\":\"\u{202e}\u{9b}x\"}";
+        let shown = harmless(Style::Json, object);
+        assert_eq!(shown, r#"{"name":"\u202e\u009bx"}"#);
     }
 }

@@ -13,6 +13,7 @@ use self::machine::{clock, configuration, downloads, open_files, state};
 use super::args::{Global, JoinArgs, TrackerArgs, from_environment};
 use super::ask::{self, Dialog, Purpose};
 use super::exit::{Class, Failure};
+use super::logs;
 use super::screen::Screen;
 use super::setup::{self, Home, Setup};
 use super::status;
@@ -120,6 +121,10 @@ pub(super) async fn run(global: &Global, args: &JoinArgs, screen: &Screen) -> Re
         global: global.clone(),
         config,
     };
+    if let Some(path) = logs::file_of(global, &setup.config) {
+        let told = logs::check(&path).map(|()| format!("{} can be written", path.display()));
+        report.tell("log", Finding::of(told))?;
+    }
     for role in ["peer", "tracker"] {
         if let Some(dir) = setup::state_dir(global, role) {
             report.tell("state", state(&dir))?;

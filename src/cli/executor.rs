@@ -43,7 +43,7 @@ pub struct Executor {
     pub(super) screen: Screen,
     /// The peer's own screen, where another one is served.
     home: Option<Screen>,
-    patience: Patience,
+    pub(super) patience: Patience,
     last_found: Arc<Mutex<Option<Hit>>>,
     /// The same of those who ask through the socket.
     clients_last: Arc<Mutex<Option<Hit>>>,

@@ -19,10 +19,28 @@ const MAX_LEN: u64 = 10 << 20;
 /// Files that were put aside, unless the configuration says how many.
 const DEFAULT_KEEP: usize = 7;
 
-/// Begins to log. Called once.
+/// The file that was asked for, if one was.
+pub(super) fn file_of(global: &Global, config: &Config) -> Option<PathBuf> {
+    let file = global.log_file.as_ref().or(config.log.file.as_ref());
+    file.filter(|path| !path.as_os_str().is_empty()).cloned()
+}
+
+/// Can lines be added there?
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    open(path)
+        .map(drop)
+        .map_err(|error| cannot_log(path, &error))
+}
+
+fn cannot_log(path: &Path, error: &io::Error) -> Failure {
+    let line = format!("cannot write the log to {}: {error}", path.display());
+    Failure::new(Class::Local, line).hint("name another file with --log-file or in [log]")
+}
+
+/// Begins to log. Called once. Where the file cannot be had, the log goes to the console, and a line says so.
 ///
 /// # Errors
-/// When the file cannot be had, or `P2PFS_LOG` is no filter.
+/// When `P2PFS_LOG` is no filter.
 pub fn start(global: &Global, screen: &Screen) -> Result<(), Failure> {
     // Whoever needs the configuration tells what is wrong with it.
     let config =
@@ -32,21 +50,20 @@ pub fn start(global: &Global, screen: &Screen) -> Result<(), Failure> {
     let is_json = config.log.format.as_deref() == Some("json");
     let configured = if is_json { Format::Json } else { Format::Text };
     let format = global.log_format.unwrap_or(configured);
-    let file = global.log_file.clone().or(config.log.file);
-    let file = file.filter(|path| !path.as_os_str().is_empty());
+    let keep = config.log.keep.map_or(DEFAULT_KEEP, usize::from);
+    let file = file_of(global, &config).and_then(|path| {
+        let opened = LogFile::open(&path, format, keep, MAX_LEN);
+        opened
+            .inspect_err(|error| {
+                let failure = cannot_log(&path, error);
+                screen.tell(&failure);
+            })
+            .ok()
+    });
     let level = config.log.level.filter(|level| !level.is_empty());
-    let (sink, stamps): (Sink, _) = match &file {
-        Some(path) => {
-            let log = LogFile::open(
-                path,
-                format,
-                config.log.keep.map_or(DEFAULT_KEEP, usize::from),
-                MAX_LEN,
-            )
-            .map_err(|error| {
-                let line = format!("cannot write the log to {}: {error}", path.display());
-                Failure::new(Class::Local, line)
-            })?;
+    let quiet_level = if file.is_some() { "info" } else { "warn" };
+    let (sink, stamps): (Sink, _) = match file {
+        Some(log) => {
             let sink = move |_: Level, event: &str| log.write(&escaped(format, event));
             (Arc::new(sink), Stamps::Own)
         }
@@ -59,7 +76,6 @@ pub fn start(global: &Global, screen: &Screen) -> Result<(), Failure> {
             (Arc::new(sink), screen.stamps())
         }
     };
-    let quiet_level = if file.is_some() { "info" } else { "warn" };
     let verbosity = match verbosity {
         0 => Verbosity::Level(level.unwrap_or_else(|| quiet_level.to_owned())),
         steps => Verbosity::Steps(steps),
@@ -126,7 +142,10 @@ impl LogFile {
         let mut text = format!("{line}\n");
         if state.lost > 0 {
             let remark = format!("{} lines were lost: they could not be written", state.lost);
-            text.insert_str(0, &(self.format.remark(Level::WARN, &remark) + "\n"));
+            text.insert_str(
+                0,
+                &(self.format.remark(Stamps::Own, Level::WARN, &remark) + "\n"),
+            );
         }
         state.file.write_all(text.as_bytes())?;
         state.len += text.len() as u64;
@@ -190,6 +209,49 @@ mod tests {
         std::fs::create_dir(&sub).unwrap();
         log.write("back");
         let text = std::fs::read_to_string(sub.join("log")).unwrap();
-        assert_eq!(text, "2 lines were lost: they could not be written\nback\n");
+        let told = " WARN 2 lines were lost: they could not be written\nback\n";
+        let time = text.strip_suffix(told).expect(&text).trim_end();
+        assert!(time.parse::<jiff::Timestamp>().is_ok(), "{text}");
+    }
+
+    #[test]
+    fn a_remark_of_the_log_says_when_as_any_line_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("sub");
+        std::fs::create_dir(&sub).unwrap();
+        let log = LogFile::open(&sub.join("log"), Format::Json, 2, 100).unwrap();
+        std::fs::remove_dir_all(&sub).unwrap();
+        log.write("{}");
+        std::fs::create_dir(&sub).unwrap();
+        log.write("{}");
+        let text = std::fs::read_to_string(sub.join("log")).unwrap();
+        let remark: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let time = remark["timestamp"].as_str().unwrap();
+        assert!(time.len() == 27 && time.parse::<jiff::Timestamp>().is_ok());
+        assert_eq!(remark["level"], "WARN");
+    }
+
+    /// Shows: a log that somebody else put there, or that is another file's second name, is not written.
+    /// How: as root, who alone can give files away.
+    #[test]
+    fn a_log_that_leads_to_another_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (keys, trap) = (dir.path().join("keys"), dir.path().join("trap"));
+        std::fs::write(&keys, "theirs\n").unwrap();
+        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::hard_link(&keys, &trap).unwrap();
+        let refused = |path: &Path, words: &str| {
+            let error = LogFile::open(path, Format::Text, 2, 100).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        refused(&trap, "another name");
+        std::fs::remove_file(&trap).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&keys, Some(65534), None).unwrap();
+            refused(&keys, "another user");
+        }
+        let mode = std::fs::metadata(&keys).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "and stays as it was");
+        assert_eq!(std::fs::read_to_string(&keys).unwrap(), "theirs\n");
     }
 }

@@ -221,7 +221,12 @@ impl Context {
             return out;
         }
         executor.leave().await;
-        shared
+        shared.map_err(|failure| match failure.class {
+            Class::Partly => {
+                failure.hint("the others are not shared either: leave out what cannot be")
+            }
+            _ => failure,
+        })
     }
 
     /// Joins, does the work, leaves.
@@ -232,11 +237,23 @@ impl Context {
     ) -> Result<(), Failure> {
         let group = self.group(Purpose::Join).await?;
         let executor = self.join(&args.join, group, Manner::once(args)).await?;
+        let fetches = matches!(command, Command::Download { .. });
+        // As long as it is there, so are its downloads.
+        let mut work = Box::pin(executor.run(command));
         let done = tokio::select! {
-            () = self.shutdown.token().cancelled() => Err(self.interrupted()),
+            () = self.shutdown.token().cancelled() => {
+                let mut failure = self.interrupted();
+                if fetches {
+                    "interrupted".clone_into(&mut failure.message);
+                    let unfinished = executor.peer().transfers().len();
+                    failure.hint = (unfinished > 0).then(|| kept(unfinished, false));
+                }
+                Err(failure)
+            }
             failure = self.until_logged_out(&executor) => Err(failure),
-            done = executor.run(command) => done,
+            done = &mut work => done,
         };
+        drop(work);
         executor.leave().await;
         done
     }

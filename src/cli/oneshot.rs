@@ -99,7 +99,15 @@ impl Context {
             screen: self.screen.results_to_stderr(),
             shutdown: self.shutdown.clone(),
         };
-        quiet.by_own_peer(&once, command).await?;
+        let done = quiet.by_own_peer(&once, command).await;
+        done.map_err(|failure| match failure.class {
+            // Where it was is removed.
+            Class::Interrupted | Class::Terminated => Failure {
+                hint: Some("nothing of it stays".to_owned()),
+                ..failure
+            },
+            _ => failure,
+        })?;
         let entry = std::fs::read_dir(dir.path()).map_err(|error| local(&error))?;
         let path = entry.flatten().map(|entry| entry.path()).next();
         let path = path.ok_or_else(|| Failure::new(Class::Failed, "the download is gone"))?;
@@ -186,7 +194,8 @@ impl Context {
                 let mut client = client::describe(&self.screen);
                 client.json = style == Style::Json;
                 let mut heard = |line: serde_json::Value| {
-                    let text = line["text"].as_str().unwrap_or_default().to_owned();
+                    let text = line["text"].as_str().unwrap_or_default();
+                    let text = client::harmless(style, text);
                     match style {
                         Style::Text => frame.push(text),
                         Style::Json => objects.push(text),

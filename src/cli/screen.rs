@@ -18,7 +18,7 @@ use super::exit::{Class, Failure};
 use super::live::{Board, MIN_ROWS, Posted, Resizing, Size};
 use super::modes;
 use crate::logging::{Level, Stamps};
-use crate::wire::text::safe;
+use crate::wire::text::{safe, safe_json};
 
 /// Columns of a terminal that does not tell how many it has.
 const USUAL_WIDTH: usize = 80;
@@ -476,10 +476,11 @@ fn show(prompt: Option<&str>) {
     }
 }
 
-/// The object with `v` and `type` before all else, so that a reader of lines knows at once what it has.
+/// The object with `v` and `type` before all else, so that a reader of lines knows at once what it has; and
+/// harmless to a terminal that shows it as it is.
 fn one_line(object: &Value) -> String {
     let Value::Object(fields) = object else {
-        return object.to_string();
+        return safe_json(&object.to_string());
     };
     let first = ["v", "type"];
     let rest = fields
@@ -490,7 +491,7 @@ fn one_line(object: &Value) -> String {
         .filter_map(|key| fields.get_key_value(*key))
         .chain(rest)
         .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())));
-    format!("{{{}}}", ordered.collect::<Vec<_>>().join(","))
+    safe_json(&format!("{{{}}}", ordered.collect::<Vec<_>>().join(",")))
 }
 
 #[cfg(test)]
@@ -518,6 +519,13 @@ mod tests {
         let object = json!({"a": [1], "type": "file", "name": "x\"\n", "v": 1});
         let line = one_line(&object);
         assert!(line.starts_with(r#"{"v":1,"type":"file","#), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);
+        let marks = "\u{301}".repeat(60);
+        let object = json!({"name": format!("a\x1b\r\u{202e}\u{9b}\u{7f}{marks}")});
+        let line = one_line(&object);
+        let shown = |c: &char| c.is_ascii_graphic() || *c == '\u{301}';
+        assert!(line.chars().all(|c| shown(&c)), "{line:?}");
+        assert_eq!(line.matches('\u{301}').count(), 8, "{line}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);
     }
 }

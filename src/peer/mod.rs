@@ -362,6 +362,12 @@ impl Peer {
         self.0.control.has_password()
     }
 
+    /// How often it tries what fails.
+    #[must_use]
+    pub fn retry(&self) -> &Retry {
+        &self.0.settings.retry
+    }
+
     /// Why the tracker has ended our login, as soon as it has.
     pub async fn logged_out(&self) -> String {
         self.0.control.logged_out().await

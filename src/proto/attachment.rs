@@ -134,6 +134,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// How often the session says that it is still here.
+    #[must_use]
+    pub const fn rhythm(&self) -> Rhythm {
+        self.session.rhythm()
+    }
+
     /// A peer that has just shaken hands; LOGIN goes out first.
     #[must_use]
     pub fn new(

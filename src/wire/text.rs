@@ -9,6 +9,7 @@ use std::str::FromStr;
 use icu_normalizer::properties::CanonicalCombiningClassMapBorrowed;
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use serde::{Deserialize, Serialize};
+use unicode_width::UnicodeWidthChar as _;
 use zeroize::Zeroizing;
 
 use super::MAX_CHAT_LEN;
@@ -216,13 +217,14 @@ impl fmt::Debug for ChatText {
 }
 
 /// Text as it may be shown: control characters, those that turn the reading direction, and those that show as
-/// nothing, as a common space, or as whatever a font likes are escaped.
+/// nothing, as a common space, or as whatever a font likes are escaped; so are accents beyond the eighth on one letter.
 /// Everything that came from outside passes through here on its way to a terminal, a page or a log.
 #[must_use]
 pub fn safe(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
+    let mut marks = Marks::default();
     for c in text.chars() {
-        if c.is_control() || is_invisible(c) || is_unclear(c) {
+        if marks.are_too_many_with(c) || c.is_control() || is_invisible(c) || is_unclear(c) {
             for escaped in c.escape_default() {
                 shown.push(escaped);
             }
@@ -237,8 +239,9 @@ pub fn safe(text: &str) -> String {
 #[must_use]
 pub fn safe_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
+    let mut marks = Marks::default();
     for c in json.chars() {
-        if c.is_control() || is_invisible(c) {
+        if marks.are_too_many_with(c) || c.is_control() || is_invisible(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(shown, "\\u{unit:04x}");
             }
@@ -247,6 +250,20 @@ pub fn safe_json(json: &str) -> String {
         }
     }
     shown
+}
+
+/// How many characters in a row have no width of their own, as accents have none.
+#[derive(Default)]
+struct Marks(usize);
+
+impl Marks {
+    /// More than any script piles up: they would be drawn over the lines above and below.
+    const MOST: usize = 8;
+
+    fn are_too_many_with(&mut self, c: char) -> bool {
+        self.0 = if c.width() == Some(0) { self.0 + 1 } else { 0 };
+        self.0 > Self::MOST
+    }
 }
 
 /// Characters that show nothing and change how their neighbours read: directional marks, overrides and
@@ -400,7 +417,20 @@ mod tests {
             let wanted = format!("a{}b", hidden.escape_default());
             assert_eq!(safe(&format!("a{hidden}b")), wanted);
         }
+        let piled = format!("a{}b", "\u{301}".repeat(60));
+        let shown = safe(&piled);
+        let kept = format!("a{}\\u{{301}}", "\u{301}".repeat(8));
+        assert!(
+            shown.starts_with(&kept) && shown.ends_with("\\u{301}b"),
+            "{shown}"
+        );
+        assert_eq!(shown.matches('\u{301}').count(), 8);
+        assert_eq!(safe(&shown), shown);
         for shown in [
+            "བསྒྲུབས",
+            "กู้ยืม",
+            "שָׁלוֹם",
+            "각",
             "Zażółć gęślą.txt",
             "名前　一.txt",
             "❤\u{fe0f}.png",

@@ -138,6 +138,16 @@ fn the_doctor_names_each_mistake_and_no_other() {
         "name",
     );
 
+    let log = group.write_private("log.toml", "[log]\nfile = \"nowhere/p2pfs.log\"\n");
+    let log = ["--config", log.to_str().unwrap()];
+    only(
+        &failed("ana.state", &[&any[..], &log].concat()),
+        "log",
+        "--log-file",
+    );
+    let (_, checks) = examine(&group, "ana.state", &["--log-file", "here.log"]);
+    assert_eq!(checks["log"].0, "ok", "{checks:?}");
+
     let dir = group.path("ana.state/peer");
     let rights = |name: &str, mode: u32| {
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();

@@ -54,6 +54,14 @@ fn row_12_commands_that_are_interrupted_say_so_and_what_stays_ends_well() {
         get.signal(signal);
         assert_eq!(get.exit_within(SOON), Some(code), "{}", get.output());
         assert!(has_begun(out.as_ref()), "what came is kept");
+        let output = get.output();
+        let lines: Vec<_> = output
+            .lines()
+            .filter(|line| !line.starts_with('{'))
+            .collect();
+        let told = "p2pfs: interrupted; 1 download is not done: it goes on from there when asked for again";
+        assert_eq!(lines.last(), Some(&told), "{output}");
+        assert!(output.contains("\"class\":\"interrupted\""), "{output}");
         let stays = [&["peer", "--no-prompt", "--name", "eva"], &base[..]].concat();
         let mut stays = group.start("stays", &stays);
         stays.wait_for("Joined");

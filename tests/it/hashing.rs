@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::process::Signal;
+
 use crate::support::failing::library;
 use crate::support::{Group, Process, assert_same, joining, text, wait_until};
 
@@ -25,6 +27,15 @@ ssize_t pread64(int fd, void *buffer, size_t len, off64_t at) {
     return ((ssize_t (*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64"))(fd, buffer, len, at);
 }
 "#;
+
+/// A configuration with which a script looks again very often.
+fn patient(group: &Group) -> String {
+    let text = "[retry]\nattempts = 10000\nfirst = \"100ms\"\nmost = \"200ms\"\n";
+    group
+        .write_private("patient.toml", text)
+        .display()
+        .to_string()
+}
 
 /// A peer whose hashing takes as long as a test wants.
 struct Slow {
@@ -69,7 +80,8 @@ fn what_is_being_hashed_is_found_by_its_name_and_comes_when_it_has_an_id() {
     let file = group.file("own/x.bin", LEN, 1);
     group.file("own/talks/a.bin", LEN, 2);
     let mut ana = Slow::new(&group, &address);
-    let mut bob = group.peer("bob", &address, &["--no-seed"]);
+    let config = patient(&group);
+    let mut bob = group.peer("bob", &address, &["--no-seed", "--config", &config]);
     let found = |name: &str| text(&group.once(&address, &["search", name]).stdout);
 
     ana.begin("own/x.bin");
@@ -137,4 +149,36 @@ fn what_is_being_hashed_is_found_by_its_name_and_comes_when_it_has_an_id() {
     bob.wait_for("Download successful: y.bin");
     assert_same(&group.path("bob/downloaded_y.bin"), &other, 2 * MIB);
     ana.peer.kill();
+}
+
+/// Shows: a script that wants what is still being hashed looks as often as `[retry]` says, then ends with one line and
+/// exit code 5; while it waits, a tracker that is silent for a while ends nothing.
+/// How: as above, with a tracker that is stopped until a question to it came to nothing.
+#[test]
+fn a_script_does_not_wait_without_end_for_what_is_being_hashed() {
+    let group = Group::new();
+    let (tracker, address) = group.tracker();
+    let file = group.file("own/x.bin", MIB, 1);
+    let mut ana = Slow::new(&group, &address);
+    ana.begin("own/x.bin");
+    let found = || text(&group.once(&address, &["search", "x.bin"]).stdout);
+    wait_until("its name is known", || found().contains("being hashed"));
+    let hasty = group.write_private("hasty.toml", "[retry]\nattempts = 2\nfirst = \"10ms\"\n");
+    let hasty = ["get", "x.bin", "--config", hasty.to_str().unwrap()];
+    let told = group.once(&address, &hasty);
+    let said = text(&told.stderr);
+    assert_eq!(told.status.code(), Some(5), "{said}");
+    let line = "p2pfs: x.bin is still being hashed at ana; try again when that is done";
+    assert_eq!(said.lines().last(), Some(line), "{said}");
+
+    let config = patient(&group);
+    let mut bob = group.peer("bob", &address, &["--config", &config, "-vv"]);
+    bob.say("download x.bin");
+    bob.wait_for("x.bin is still being hashed at ana");
+    tracker.signal(Signal::STOP);
+    bob.wait_for("the tracker is asked again soon");
+    tracker.signal(Signal::CONT);
+    ana.go_on();
+    bob.wait_for("Download successful: x.bin");
+    assert_same(&group.path("bob/downloaded_x.bin"), &file, MIB);
 }

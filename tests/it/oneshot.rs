@@ -1,6 +1,8 @@
 //! Commands without a prompt: through the socket of a running peer, and by a peer of their own.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -380,4 +382,76 @@ fn one_file_goes_to_standard_output_and_nothing_of_it_stays() {
         assert_eq!(got.status.code(), Some(code), "{args:?}: {got:?}");
     }
     assert_eq!(names_in(&out), Vec::<String>::new());
+}
+
+/// Shows: of several that are there and of which one cannot be shared, the output says in this order what is
+/// shared, what is not, and what the end is; exit code 9. How: without a peer that runs.
+#[test]
+fn a_share_that_fails_in_part_says_what_is_and_what_is_not() {
+    let group = Group::new();
+    let (_tracker, address) = group.tracker();
+    group.file("good", 10, 1);
+    let join = ["--tracker", &address, "--port", "0", "--bind", "127.0.0.1"];
+    let args = [&["share", "good", "/dev/null"], &join[..]].concat();
+    let mut share = group.start("share", &args);
+    let code = share.exit_within(crate::support::PATIENCE);
+    let output = share.output();
+    assert_eq!(code, Some(9), "{output}");
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines.len(), 3, "{output}");
+    assert!(lines[0].starts_with("Sharing good"), "{output}");
+    assert!(lines[1].starts_with("p2pfs: cannot share /dev/null: "));
+    assert!(lines[2].starts_with("p2pfs: 1 of 2 failed; the others are not"));
+}
+
+/// Shows: whatever comes through the socket, nothing of it acts on the terminal of the one who asks: root may ask the
+/// peer of anybody. How: somebody else listens there, and answers with escapes.
+#[test]
+fn what_comes_through_a_socket_is_shown_harmlessly() {
+    let group = Group::new();
+    let dir = group.folder("ana.state/peer");
+    let socket = UnixListener::bind(dir.join("control.sock")).unwrap();
+    let evil = "x\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}y";
+    let line = |kind: &str, more: Value| {
+        let mut line = serde_json::json!({"v": 1, "type": kind});
+        let more = more.as_object().unwrap().clone();
+        line.as_object_mut().unwrap().extend(more);
+        format!("{line}\n")
+    };
+    let said = line("out", serde_json::json!({"text": evil}))
+        + &line("err", serde_json::json!({"text": evil}))
+        + &line(
+            "tracker",
+            serde_json::json!({"role": "peer", "user": evil, "port": evil}),
+        )
+        + &line(
+            "end",
+            serde_json::json!({"code": 5, "message": evil, "hint": evil}),
+        );
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = socket.accept() {
+            let mut question = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut question);
+            let _ = (&stream).write_all(said.as_bytes());
+        }
+    });
+    for args in [
+        &["search", "x"][..],
+        &["search", "x", "--json"],
+        &["transfers"],
+        &["transfers", "--watch"],
+        &["status"],
+        &["status", "--json"],
+        &["doctor", "--no-input"],
+    ] {
+        let output = ask(&group, "ana", args);
+        let all = text(&[&output.stdout[..], &output.stderr].concat());
+        assert!(all.contains("title"), "{args:?}: {all:?}");
+        let acts = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!all.contains(acts), "{args:?}: {all:?}");
+        if args.contains(&"--json") {
+            let last = text(&output.stdout).lines().last().unwrap().to_owned();
+            objects(&last);
+        }
+    }
 }

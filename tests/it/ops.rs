@@ -627,6 +627,8 @@ fn the_log_goes_to_a_file_that_may_be_moved_away() {
         0o600
     );
     std::fs::rename(&log, group.path("t.log.old")).unwrap();
+    // As logrotate may say: it ends nothing, and nothing more is needed.
+    tracker.signal(Signal::HUP);
     group.write_private("passphrase", "abandon zebra stable horse battle zoo");
     assert_eq!(group.once(address, &["peers"]).status.code(), Some(3));
     wait_until("it is begun anew", || told("wrong passphrase").is_some());
@@ -635,8 +637,47 @@ fn the_log_goes_to_a_file_that_may_be_moved_away() {
         !shown.contains("peer joined") && !shown.contains("{"),
         "{shown}"
     );
-    let args = ["tracker", "--log-file", "/proc/none/x"];
-    let output = group.command("other").args(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(8), "{output:?}");
-    assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");
+    assert!(tracker.child.try_wait().unwrap().is_none());
+}
+
+/// Shows: a log file that cannot be had stops no command: the log goes to the console, and one line says so.
+#[test]
+fn a_log_file_that_cannot_be_had_stops_nothing() {
+    let group = Group::new();
+    group.folder(".config/p2pfs");
+    let config = ".config/p2pfs/config.toml";
+    group.write_private(config, "[log]\nfile = \"/proc/none/x\"\n");
+    let one_line = |args: &[&str], code: i32| {
+        let output = group.command("other").args(args).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        let first = said.lines().next().unwrap_or_default();
+        assert!(
+            first.starts_with("p2pfs: cannot write the log to /proc/none/x: "),
+            "{args:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1 + usize::from(code != 0), "{said}");
+    };
+    one_line(&["config", "get", "log.file"], 0);
+    one_line(&["passphrase"], 0);
+    one_line(&["status"], 5);
+    let mut tracker = group.start(
+        "t",
+        &["tracker", "-v", "--bind", "127.0.0.1", "--port", "0"],
+    );
+    tracker.wait_for("cannot write the log");
+    tracker.wait_for("the tracker starts");
+    // What is set right again is used.
+    let fixed = ["config", "set", "log.file", "good.log"];
+    let output = group.command("other").args(fixed).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        group
+            .command("other")
+            .args(["passphrase"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(group.path("good.log").exists());
 }

@@ -23,6 +23,10 @@ use crate::wire::{MAX_DATAGRAM_LEN, MAX_OUTSTANDING_REQUESTS};
 /// Pause before files are sent again that the tracker refused for coming too fast.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(10);
 
+/// So many heartbeats a question waits at the most until the tracker knows our files, and never longer than this.
+const MAX_HASTE_BEATS: u32 = 2;
+const MAX_HASTE: Duration = Duration::from_secs(10);
+
 /// PUBLISH and UNPUBLISH under way while all is announced again: the rest of what may be is left to others.
 const MAX_ANNOUNCING: usize = MAX_OUTSTANDING_REQUESTS / 2;
 
@@ -54,6 +58,8 @@ pub(super) struct Task {
     standing: Standing,
     /// Questions that it answered before it knew our files: they are asked again.
     hasty: Vec<(Request, Reply)>,
+    /// When the first of them is answered all the same.
+    hasty_until: Option<Instant>,
     announce_not_before: Option<Instant>,
     is_logged_in: bool,
     login_refusal: Option<Refusal>,
@@ -92,6 +98,7 @@ impl Task {
             announcing: 0,
             standing: Standing::Known,
             hasty: Vec::new(),
+            hasty_until: None,
             announce_not_before: None,
             is_logged_in: false,
             login_refusal: None,
@@ -140,6 +147,7 @@ impl Task {
     async fn step(&mut self) {
         self.transmit().await;
         let wake = self.attachment.poll_timeout(Instant::now());
+        let wake = self.hasty_until.map_or(wake, |until| until.min(wake));
         tokio::select! {
             received = self.socket.recv_from(&mut self.datagram) => {
                 // An error here is an ICMP message about an earlier datagram: the timers know better.
@@ -155,6 +163,13 @@ impl Task {
             self.handle_event(event);
         }
         self.announce_more();
+        // Telling all may take longer than anybody wants to wait for an answer.
+        if self
+            .hasty_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            self.settle_standing();
+        }
     }
 
     async fn transmit(&mut self) {
@@ -294,6 +309,7 @@ impl Task {
     /// The tracker knows our files, as far as it will soon: what it answered before is asked again.
     fn settle_standing(&mut self) {
         self.standing = Standing::Known;
+        self.hasty_until = None;
         for (request, reply) in std::mem::take(&mut self.hasty) {
             self.ask(request, Some(reply));
         }
@@ -335,6 +351,9 @@ impl Task {
         };
         let is_hasty = self.standing != Standing::Known && asks_for_files(request);
         if is_hasty && !matches!(response, Response::Refused(_)) {
+            let patience = self.attachment.rhythm().interval * MAX_HASTE_BEATS;
+            let until = Instant::now() + patience.min(MAX_HASTE);
+            self.hasty_until.get_or_insert(until);
             return self.hasty.push((request.clone(), reply));
         }
         let _ = reply.send(match response {

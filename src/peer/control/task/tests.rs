@@ -29,11 +29,15 @@ struct Known {
     files: HashSet<Publication>,
     /// So many times it has no time for PUBLISH.
     refusals: usize,
+    /// It does not answer PUBLISH.
+    is_mute: bool,
+    /// It was asked to.
+    was_told: bool,
 }
 
 impl Known {
-    fn answer(&mut self, request: Request) -> Response {
-        match request {
+    fn answer(&mut self, request: Request) -> Option<Response> {
+        Some(match request {
             Request::Login(_) => Response::LoggedIn(LoggedIn {
                 ticket: Ticket([0; Ticket::LEN]),
                 observed: SocketAddr::from(([127, 0, 0, 1], 1)),
@@ -47,6 +51,10 @@ impl Known {
                     .iter()
                     .fold(0, |digest, file| digest ^ file.mark()),
             }),
+            Request::Publish(_) if self.is_mute => {
+                self.was_told = true;
+                return None;
+            }
             Request::Publish(_) if self.refusals > 0 => {
                 self.refusals -= 1;
                 Response::Refused(Refusal::TooFast { wait_ms: 1 })
@@ -61,7 +69,7 @@ impl Known {
                 total: 0,
             }),
             other => panic!("{other:?}"),
-        }
+        })
     }
 }
 
@@ -76,7 +84,9 @@ async fn serve(socket: UdpSocket, keys: [Secret<32>; 2], known: Arc<Mutex<Known>
         let opened = opener.open(header, &mut bytes[..len]).unwrap();
         let (head, body) = split(opened.plaintext).unwrap();
         let request = Request::decode(&head, body).unwrap();
-        let response = known.lock().unwrap().answer(request);
+        let Some(response) = known.lock().unwrap().answer(request) else {
+            continue;
+        };
         let class = response.write(head.request, [1; 8], plaintext_of(&mut out));
         let len = class.unwrap() + DATAGRAM_OVERHEAD;
         sealer.seal(SESSION, &mut out[..len]).unwrap();
@@ -182,4 +192,22 @@ async fn what_a_busy_tracker_does_not_take_is_no_error_and_told_again() {
     while known.lock().unwrap().files.is_empty() {
         control.ask(search()).await.unwrap();
     }
+}
+
+/// The rest is told later: so many files take a tracker without an answer longer than the test runs.
+#[tokio::test]
+async fn a_search_does_not_wait_until_everything_is_announced_again() {
+    let known = Arc::new(Mutex::new(Known {
+        is_mute: true,
+        ..Known::default()
+    }));
+    let control = peer((0..17_000).map(file).collect(), &known).await;
+    let began = async {
+        // The answers of before the first heartbeat are given at once.
+        while control.ask(search()).await.is_ok() && !known.lock().unwrap().was_told {}
+        control.ask(search()).await
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(20), began).await;
+    answered.expect("it waits").unwrap();
+    assert!(known.lock().unwrap().files.is_empty());
 }
