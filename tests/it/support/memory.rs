@@ -26,6 +26,9 @@ pub(crate) fn holds(pid: u32, part: &[u8]) -> bool {
         read += len as u64;
         memchr::memmem::find(&bytes[..len], part).is_some()
     });
-    assert!(found || read > 1 << 20, "only {read} bytes of {pid} could be read");
+    assert!(
+        found || read > 1 << 20,
+        "only {read} bytes of {pid} could be read"
+    );
     found
 }
