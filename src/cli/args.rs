@@ -157,6 +157,18 @@ pub enum Action {
     Cancel(CancelArgs),
     /// How fast transfers of the peer that runs here may be
     Limit(LimitArgs),
+    /// Your name and key print
+    Id,
+    /// Trust the key that somebody has, also a new one; alone: whom you know
+    Trust(TrustArgs),
+    /// Trust somebody's key no longer
+    Untrust(PersonArgs),
+    /// Let a key reach you under no name any more
+    Block(PersonArgs),
+    /// Lift a block
+    Unblock(PersonArgs),
+    /// Key prints, and words to compare by voice: is it really this person?
+    Verify(VerifyArgs),
     /// What runs with this state directory: tracker, peer, or both
     Status,
     /// Look at keys, ports, tracker, clock and disk, and say what to do
@@ -418,6 +430,40 @@ pub struct LimitArgs {
     pub words: Vec<String>,
 }
 
+/// `p2pfs trust`
+#[derive(Clone, Debug, Args)]
+pub struct TrustArgs {
+    /// Whom
+    pub user: Option<String>,
+    /// The key print that is meant
+    #[arg(value_name = "PRINT")]
+    pub print: Option<String>,
+    /// How to join, where no peer runs
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs untrust`, `p2pfs block`, `p2pfs unblock`
+#[derive(Clone, Debug, Args)]
+pub struct PersonArgs {
+    /// Name or key print
+    #[arg(value_name = "USER|PRINT")]
+    pub who: String,
+    /// How to join, where no peer runs
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// `p2pfs verify`
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Whom
+    pub user: String,
+    /// How to join, where no peer runs
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
 /// `p2pfs passphrase`
 #[derive(Clone, Debug, Args)]
 pub struct PassphraseArgs {
@@ -543,6 +589,13 @@ mod tests {
             "p2pfs cancel 1 2",
             "p2pfs limit up 5MiB",
             "p2pfs passphrase check",
+            "p2pfs id",
+            "p2pfs trust",
+            "p2pfs trust ana aaaa-aaaa-aaaa-aaaa",
+            "p2pfs untrust ana",
+            "p2pfs block aaaa-aaaa-aaaa-aaaa",
+            "p2pfs unblock ana",
+            "p2pfs verify ana",
             "p2pfs demo file",
             "p2pfs tracker --credentials f",
             "p2pfs peer --tracker h --login ana --password-file f",

@@ -114,6 +114,37 @@ pub enum Command {
     /// Your name and key print, and the tracker's
     #[command(visible_alias = "status")]
     Id,
+    /// Trust the key that somebody has, also a new one; alone: whom you know
+    Trust {
+        /// Whom
+        user: Option<String>,
+        /// The key print that is meant
+        #[arg(value_name = "PRINT")]
+        print: Option<String>,
+    },
+    /// Trust somebody's key no longer
+    Untrust {
+        /// Name or key print
+        #[arg(value_name = "USER|PRINT")]
+        who: String,
+    },
+    /// Let a key reach you under no name any more
+    Block {
+        /// Name or key print
+        #[arg(value_name = "USER|PRINT")]
+        who: String,
+    },
+    /// Lift a block
+    Unblock {
+        /// Name or key print
+        #[arg(value_name = "USER|PRINT")]
+        who: String,
+    },
+    /// Key prints, and words to compare by voice: is it really this person?
+    Verify {
+        /// Whom
+        user: String,
+    },
     /// Log in again, after the tracker ended your login
     Login,
     /// This list; help COMMAND: more of one

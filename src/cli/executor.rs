@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ring::digest;
 use serde_json::json;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinSet, block_in_place, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -169,6 +169,15 @@ impl Executor {
             Command::Peers { all: true } | Command::Lap => self.people().await,
             Command::Info { item } => self.info(&item).await,
             Command::Id => self.identify(),
+            Command::Trust { user: None, .. } => self.acquaintances().list(),
+            Command::Trust {
+                user: Some(user),
+                print,
+            } => self.trust(&user, print.as_deref()).await,
+            Command::Untrust { who } => block_in_place(|| self.acquaintances().untrust(&who)),
+            Command::Block { who } => self.block(&who).await,
+            Command::Unblock { who } => block_in_place(|| self.acquaintances().unblock(&who)),
+            Command::Verify { user } => self.verify(&user).await,
             Command::Help { command } => {
                 let text = help(command.as_deref()).map_err(Failure::usage)?;
                 self.screen.text(&text)

@@ -224,6 +224,12 @@ mod tests {
             "lap",
             "info a",
             "id",
+            "trust",
+            "trust ana aaaa-aaaa-aaaa-aaaa",
+            "untrust ana",
+            "block ana",
+            "unblock ana",
+            "verify ana",
         ] {
             let command = parse(line).unwrap().unwrap();
             let request = request_of(&command, Client::default()).unwrap();

@@ -14,6 +14,7 @@ pub mod executor;
 pub mod exit;
 pub mod history;
 pub mod host;
+mod identities;
 pub mod listing;
 pub mod live;
 pub mod logs;
@@ -49,7 +50,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tracing::{info, warn};
 
-use self::args::{Action, Cli, Global, PassphraseArgs, PeerArgs, TrackerArgs};
+use self::args::{
+    Action, Cli, Global, JoinArgs, PassphraseArgs, PeerArgs, PersonArgs, TrackerArgs, TrustArgs,
+    VerifyArgs,
+};
 use self::ask::{Dialog, Purpose};
 use self::command::Command;
 use self::dialog::Person;
@@ -117,6 +121,24 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         Some(Action::Resume(args)) => context.steer(Command::Resume { ids: args.ids }).await,
         Some(Action::Cancel(args)) => context.steer(Command::Cancel { ids: args.ids }).await,
         Some(Action::Limit(args)) => context.steer(Command::Limit { words: args.words }).await,
+        Some(Action::Id) => context.about_people(JoinArgs::default(), Command::Id).await,
+        Some(Action::Trust(TrustArgs { user, print, join })) => {
+            context
+                .about_people(join, Command::Trust { user, print })
+                .await
+        }
+        Some(Action::Untrust(PersonArgs { who, join })) => {
+            context.about_people(join, Command::Untrust { who }).await
+        }
+        Some(Action::Block(PersonArgs { who, join })) => {
+            context.about_people(join, Command::Block { who }).await
+        }
+        Some(Action::Unblock(PersonArgs { who, join })) => {
+            context.about_people(join, Command::Unblock { who }).await
+        }
+        Some(Action::Verify(VerifyArgs { user, join })) => {
+            context.about_people(join, Command::Verify { user }).await
+        }
         Some(Action::Status) => tokio::select! {
             () = context.shutdown.token().cancelled() => Err(context.interrupted()),
             shown = status::run(context.global(), &context.screen) => shown,

@@ -239,7 +239,7 @@ impl Context {
     }
 
     /// `None` where no peer runs that takes commands.
-    async fn through_peer(
+    pub(super) async fn through_peer(
         &self,
         args: &OnceArgs,
         command: &Command,

@@ -34,6 +34,14 @@ pub fn generate(words: usize) -> Zeroizing<String> {
     text
 }
 
+/// The words at these places of the list.
+#[must_use]
+pub fn words_at(places: &[u16]) -> Vec<&'static str> {
+    let list = Language::English.word_list();
+    let places = places.iter().map(|place| usize::from(*place) % list.len());
+    places.map(|place| list[place]).collect()
+}
+
 /// How hard a passphrase is to guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rating {
@@ -131,6 +139,16 @@ pub fn find_slip(passphrase: &Passphrase) -> Option<Slip> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_words() {
+        let words = words_at(&[1067, 88, 1087, 133, 641, 147, 491, 1738]);
+        assert_eq!(
+            words.join(" "),
+            "lyrics arch margin awful expand bar dice sun"
+        );
+        assert_eq!(words_at(&[0, 2047, 2048]), ["abandon", "zoo", "abandon"]);
+    }
 
     fn parse(text: &str) -> Passphrase {
         Passphrase::parse(text).unwrap()

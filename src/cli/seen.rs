@@ -79,7 +79,11 @@ impl Known for Executor {
         self.seen.lock().names.iter().cloned().collect()
     }
     fn users(&self) -> Vec<String> {
-        self.seen.lock().users.iter().cloned().collect()
+        let known = self.peer().people().list().into_iter();
+        let known = known.filter_map(|person| person.name);
+        let known = known.map(|name| name.as_str().to_owned());
+        let seen = self.seen.lock().users.clone();
+        known.chain(seen).collect()
     }
     fn downloads(&self) -> Vec<(String, String)> {
         let transfers = self.peer().transfers();

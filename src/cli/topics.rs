@@ -59,6 +59,10 @@ file      kind (file or folder), name, size (of a folder that of its listing), i
 peer      who is here: user, files (how many), since_s, addresses, key
 holder    who has what was searched: user, addresses, key, id
 id        user, key, port, tracker, tracker_key
+person    by trust, whom you know: user (null without a name in this group), standing (met, trusted or
+            blocked), key
+verification  what two people compare by voice: user, key, known_key (that of before, when it was another
+            one), own_key, words
 progress  of a download, of a folder first that of its listing: id, name, done, total, rate,
             peers (how many send), slow (true when those send little)
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
@@ -72,6 +76,7 @@ status    what runs: role (tracker or peer), pid, version, since, uptime_s, key,
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
+            of trust, untrust, block and unblock: user, key;
             of p2pfs user (command: user add): user; of doctor when nothing failed: checks, warnings
             (how many)
 user      one of p2pfs user list: user

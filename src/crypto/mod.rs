@@ -24,6 +24,7 @@ pub mod stream;
 pub mod ticket;
 #[cfg(test)]
 mod vectors;
+pub mod words;
 
 /// Every label of this version of the protocol; a label is used for one purpose only.
 mod label {

@@ -452,6 +452,14 @@ impl Peer {
         listing::peers(&self.0.control).await
     }
 
+    /// Who is here under this name, in any case; `None` when nobody is.
+    ///
+    /// # Errors
+    /// When the tracker does not answer, or is asked too fast.
+    pub async fn who(&self, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
+        listing::who(&self.0.control, user).await
+    }
+
     /// Who has `content`.
     ///
     /// # Errors

@@ -244,6 +244,12 @@ impl People {
         fitting.next().map(|person| person.key)
     }
 
+    /// Does it outlive this peer?
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.path.is_some()
+    }
+
     /// Writes what was not written yet. Waits for the disk.
     ///
     /// # Errors

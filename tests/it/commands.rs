@@ -242,7 +242,7 @@ fn every_object_that_is_printed_fits_the_schema() {
         .stdout(fs::File::create(&ana).unwrap());
     let mut process = command.spawn().unwrap();
     let mut typing = process.stdin.take().unwrap();
-    let typed = b"id\nlap\nsearch o\npeers\nadd passphrase\nlist\ninfo passphrase\ninfo folder\nall_files\nblub\n";
+    let typed = b"id\ntrust bob\ntrust\nverify bob\nlap\nsearch o\npeers\nadd passphrase\nlist\ninfo passphrase\ninfo folder\nall_files\nblub\n";
     std::io::Write::write_all(&mut typing, typed).unwrap();
     let said = || fs::read_to_string(&ana).unwrap();
     wait_until("the last one is answered", || {
@@ -294,6 +294,8 @@ fn every_object_that_is_printed_fits_the_schema() {
     ];
     for (output, code) in [
         alone(&["status"], 0),
+        alone(&["id"], 0),
+        alone(&["unblock", "ana"], 5),
         alone(&["passphrase", "check"], 0),
         alone(&["config", "init"], 0),
         alone(&["config", "set", "peer.name", "ana"], 0),

@@ -13,6 +13,7 @@ mod login;
 mod namespaces;
 mod oneshot;
 mod ops;
+mod people;
 mod privacy;
 mod resume;
 mod screens;
