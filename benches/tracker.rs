@@ -82,7 +82,10 @@ impl Bench {
             len: 1,
             kind: PublicationKind::File,
         }];
-        self.ask(number as usize, &Request::Publish(Files { files }));
+        self.ask(
+            number as usize,
+            &Request::Publish(Files::for_everybody(files)),
+        );
     }
 
     /// One request of one peer, to the last byte of its answer.

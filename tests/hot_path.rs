@@ -15,8 +15,8 @@ use p2pfs::proto::session::Rhythm;
 use p2pfs::tracker::engine::{Busy, Engine, Job, Outlet, Scratch, Spot};
 use p2pfs::tracker::service::Service;
 use p2pfs::wire::control::{
-    Cursor, Files, Locate, Login, PathToken, Publication, PublicationKind, Refusal, Request,
-    Response, Search, split,
+    Audience, Cursor, Files, Locate, Login, PathToken, Publication, PublicationKind, Refusal,
+    Request, Response, Search, split,
 };
 use p2pfs::wire::id::{ContentId, PeerId, RequestId};
 use p2pfs::wire::packet::Datagram;
@@ -159,14 +159,35 @@ fn heartbeats_and_locates_take_no_memory() {
     };
     for peer in &mut peers {
         let files = vec![file.clone()];
-        let (_, answer) = world.ask(peer, &Request::Publish(Files { files }));
+        let (_, answer) = world.ask(peer, &Request::Publish(Files::for_everybody(files)));
         assert_eq!(answer, Response::Published);
+    }
+    let secret = ContentId([8; 32]);
+    let for_one = Files {
+        files: vec![Publication {
+            content: secret,
+            ..file.clone()
+        }],
+        audience: Audience::of([PeerId([1; 32])]).unwrap(),
+    };
+    let mut owner = peers.pop().unwrap();
+    let (_, answer) = world.ask(&mut owner, &Request::Publish(for_one));
+    assert_eq!(answer, Response::Published);
+    for (number, peer) in peers.iter_mut().enumerate() {
+        let (content, cursor) = (secret, Cursor::default());
+        let locate = Request::Locate(Locate { content, cursor });
+        let (taken, answer) = world.ask(peer, &locate);
+        let Response::Located(page) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(page.entries.len(), usize::from(number == 0));
+        assert_eq!(taken, 0, "allocations of a LOCATE of what is for one");
     }
     for _ in 0..100 {
         for peer in &mut peers {
             let (taken, answer) = world.ask(peer, &Request::Heartbeat);
             assert!(
-                matches!(answer, Response::Heartbeat(ack) if ack.published == 1 && ack.digest == file.mark()),
+                matches!(answer, Response::Heartbeat(ack) if ack.published == 1 && ack.digest == file.mark(&Audience::EVERYBODY)),
                 "{answer:?}"
             );
             assert_eq!(taken, 0, "allocations of a heartbeat");
@@ -228,7 +249,7 @@ fn a_page_of_holders_goes_on_where_it_stopped() {
             len: number,
             kind: PublicationKind::File,
         }];
-        world.ask(peer, &Request::Publish(Files { files }));
+        world.ask(peer, &Request::Publish(Files::for_everybody(files)));
     }
     let (mut cursor, mut seen) = (Cursor::default(), Vec::new());
     let mut pages = 0;

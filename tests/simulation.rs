@@ -27,7 +27,7 @@ use p2pfs::tracker::engine::{Busy, Engine, Job, Outlet, Scratch, Spot};
 use p2pfs::tracker::registry::{Place, Registry};
 use p2pfs::tracker::service::Service;
 use p2pfs::wire::control::{
-    Cursor, Files, Publication, PublicationKind, Request, Response, Search,
+    Audience, Cursor, Files, Publication, PublicationKind, Request, Response, Search,
 };
 use p2pfs::wire::id::{ContentId, PeerId};
 use rand::rngs::StdRng;
@@ -295,7 +295,9 @@ impl World {
             failed: 0,
             handshakes: 0,
         };
-        for request in (0..FILES).filter_map(|n| peer.announce.publish(file(number, n))) {
+        for request in
+            (0..FILES).filter_map(|n| peer.announce.publish(file(number, n), Audience::EVERYBODY))
+        {
             peer.attachment.request(self.now, request).unwrap();
             peer.announcing += 1;
         }
@@ -506,7 +508,7 @@ impl World {
         };
         tracker
             .registry()
-            .search(&format!("file {peer} "), Place::START)
+            .search(id(peer), &format!("file {peer} "), Place::START)
             .filter(Result::is_ok)
             .count()
     }
@@ -777,9 +779,7 @@ fn who_wakes_after_its_user_logged_in_elsewhere_is_not_taken_for_logged_in() {
     let is_in = |events: &[Event]| events.contains(&Event::LoggedIn);
     first.request(
         now,
-        Request::Publish(Files {
-            files: vec![file(0, 1)],
-        }),
+        Request::Publish(Files::for_everybody(vec![file(0, 1)])),
     );
     assert!(is_in(&talk(tracker, now, 0, &mut first)));
     for _ in 0..20 {

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use p2pfs::wire::control::{
-    self, Cursor, Files, HeartbeatAck, Hit, Holder, ListFiles, ListPeers, Locate, LoggedIn, Login,
-    Page, PeerEntry, Publication, PublicationKind, Refusal, Request, Response, Search, Ticket, Who,
+    self, Audience, Cursor, Files, HeartbeatAck, Hit, Holder, ListFiles, ListPeers, Locate,
+    LoggedIn, Login, Page, PeerEntry, Publication, PublicationKind, Refusal, Request, Response,
+    Search, Ticket, Who,
 };
 use p2pfs::wire::frame::Welcome;
 use p2pfs::wire::id::{ContentId, PeerId, RequestId, SessionId};
@@ -76,7 +77,7 @@ fn an_id_belongs_to_what_was_hashed_and_to_nothing_else() {
         ..folder("x", 1, 1)
     };
     for file in [unproved, nameless] {
-        let request = Request::Publish(Files { files: vec![file] });
+        let request = Request::Publish(Files::for_everybody(vec![file]));
         let plaintext = request.encode(ID, TOKEN).unwrap();
         let (head, body) = control::split(&plaintext).unwrap();
         assert!(Request::decode(&head, body).is_err(), "{request:?}");
@@ -233,39 +234,46 @@ fn requests_by_name() -> Vec<(&'static str, Request)> {
         ),
         ("heartbeat", Request::Heartbeat),
         ("leave", Request::Leave),
-        ("publish_nothing", Request::Publish(Files { files: vec![] })),
+        (
+            "publish_nothing",
+            Request::Publish(Files::for_everybody(vec![])),
+        ),
         (
             "publish",
-            Request::Publish(Files {
-                files: vec![file("talk.mp4", 0x10, 181_403_648), file("empty", 0x80, 0)],
-            }),
+            Request::Publish(Files::for_everybody(vec![
+                file("talk.mp4", 0x10, 181_403_648),
+                file("empty", 0x80, 0),
+            ])),
         ),
         (
             "publish_largest",
-            Request::Publish(Files {
-                files: vec![file("a", 0, 1 << 50)],
-            }),
+            Request::Publish(Files::for_everybody(vec![file("a", 0, 1 << 50)])),
         ),
         (
             "publish_folder",
+            Request::Publish(Files::for_everybody(vec![folder("talks", 0x10, 4096)])),
+        ),
+        (
+            "publish_for_two",
             Request::Publish(Files {
-                files: vec![folder("talks", 0x10, 4096)],
+                files: vec![file("talk.mp4", 0x10, 181_403_648)],
+                audience: Audience::of([peer(0xbb), peer(0xaa)]).unwrap(),
             }),
         ),
         (
             "publish_being_hashed",
-            Request::Publish(Files {
-                files: vec![
-                    hashing("talk.mp4", 181_403_648, PublicationKind::File),
-                    hashing("talks", 0, PublicationKind::Folder),
-                ],
-            }),
+            Request::Publish(Files::for_everybody(vec![
+                hashing("talk.mp4", 181_403_648, PublicationKind::File),
+                hashing("talks", 0, PublicationKind::Folder),
+            ])),
         ),
         (
             "unpublish",
-            Request::Unpublish(Files {
-                files: vec![file("talk.mp4", 0x10, 181_403_648)],
-            }),
+            Request::Unpublish(Files::for_everybody(vec![file(
+                "talk.mp4",
+                0x10,
+                181_403_648,
+            )])),
         ),
         (
             "search",
@@ -321,6 +329,7 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
         file: file("talk.mp4", 0x10, 181_403_648),
         owners: vec![user("ana"), user("bob")],
         holders: 300,
+        is_restricted: false,
     };
     let holder = Holder {
         user: user("ana"),
@@ -380,12 +389,26 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
             }),
         ),
         (
+            "found_for_chosen_people",
+            Response::Found(Page {
+                entries: vec![Hit {
+                    owners: vec![user("ana")],
+                    holders: 1,
+                    is_restricted: true,
+                    ..hit.clone()
+                }],
+                next: None,
+                total: 1,
+            }),
+        ),
+        (
             "found_being_hashed",
             Response::Found(Page {
                 entries: vec![Hit {
                     file: hashing("talk.mp4", 181_403_648, PublicationKind::File),
                     owners: vec![user("ana")],
                     holders: 1,
+                    is_restricted: false,
                 }],
                 next: None,
                 total: 1,

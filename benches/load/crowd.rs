@@ -15,8 +15,8 @@ use p2pfs::crypto::random::{OsRandom, Random as _, random_bytes};
 use p2pfs::crypto::secret::Secret;
 use p2pfs::crypto::ticket::{Resumable, Resuming, TICKET_LIFE_MS, TicketContent};
 use p2pfs::wire::control::{
-    Cursor, Locate, PathToken, Publication, PublicationKind, Request, Response, Search, batches,
-    split,
+    Audience, Cursor, Locate, PathToken, Publication, PublicationKind, Request, Response, Search,
+    batches, split,
 };
 use p2pfs::wire::id::{ContentId, PeerId, RequestId};
 use p2pfs::wire::packet::{Datagram, RESUMED_LEN};
@@ -276,7 +276,10 @@ impl Crowd {
                 len: 1_000_000 + u64::from(number),
                 kind: PublicationKind::File,
             });
-            batches(files).into_iter().map(Request::Publish).collect()
+            batches(files, &Audience::EVERYBODY)
+                .into_iter()
+                .map(Request::Publish)
+                .collect()
         });
         began.elapsed()
     }
@@ -363,7 +366,7 @@ impl Crowd {
                         len: 5,
                         kind: PublicationKind::File,
                     };
-                    Request::Publish(batches([file]).remove(0))
+                    Request::Publish(batches([file], &Audience::EVERYBODY).remove(0))
                 }
             };
             crowd.send(number, &request, to);

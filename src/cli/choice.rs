@@ -420,6 +420,7 @@ mod tests {
             file,
             owners,
             holders,
+            is_restricted: false,
         }
     }
 

@@ -165,6 +165,7 @@ mod tests {
             },
             owners: Vec::new(),
             holders,
+            is_restricted: false,
         }
     }
 

@@ -19,7 +19,7 @@ use super::enrol::{EnrolError, Enrolled, Target, enrol};
 use super::event::{Event, JoinError, RequestError};
 use super::membership::Membership;
 use crate::proto::backoff::{Backoff, Retry};
-use crate::wire::control::{Publication, Request, Response};
+use crate::wire::control::{Audience, Publication, Request, Response};
 use crate::wire::id::PeerId;
 use crate::wire::password::Password;
 use crate::wire::text::UserName;
@@ -48,7 +48,7 @@ type Reply = oneshot::Sender<Result<Response, RequestError>>;
 #[derive(Debug)]
 enum Message {
     Ask(Request, Reply),
-    Publish(Publication, Reply),
+    Publish(Publication, Audience, Reply),
     Withdraw(Publication, Reply),
     Dialed(Box<Result<Enrolled, EnrolError>>),
     LogIn(Password, oneshot::Sender<Result<(), JoinError>>),
@@ -171,13 +171,14 @@ impl Control {
         self.send(|reply| Message::Ask(request, reply)).await
     }
 
-    /// Publishes `file`, now and after every restart of the tracker. A tracker that is too busy for it is told
+    /// Publishes `file` for `audience`, now and after every restart of the tracker. A tracker that is too busy for it is told
     /// again soon.
     ///
     /// # Errors
     /// When the tracker does not answer, or refuses; the file is announced again later all the same.
-    pub async fn publish(&self, file: Publication) -> Result<(), RequestError> {
-        self.tell(|reply| Message::Publish(file, reply)).await
+    pub async fn publish(&self, file: Publication, audience: Audience) -> Result<(), RequestError> {
+        self.tell(|reply| Message::Publish(file, audience, reply))
+            .await
     }
 
     /// Takes a published file back, as [`Control::publish`] publishes it.
@@ -274,7 +275,7 @@ impl Control {
         tokio::spawn(async move {
             while let Some(message) = queue.recv().await {
                 let (is_here, file, reply) = match message {
-                    Message::Publish(file, reply) => (true, file, reply),
+                    Message::Publish(file, _, reply) => (true, file, reply),
                     Message::Withdraw(file, reply) => (false, file, reply),
                     _ => continue,
                 };

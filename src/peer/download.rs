@@ -27,7 +27,7 @@ use crate::crypto::content::{Tree, hash_piece};
 use crate::disk::survive_size_limit;
 use crate::proto::backoff::Retry;
 use crate::proto::meter::Meter;
-use crate::wire::control::{Publication, PublicationKind};
+use crate::wire::control::{Audience, Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
 
@@ -208,7 +208,7 @@ impl Downloads {
         let offered = nursery.offer(&file, growing);
         tokio::spawn(async move {
             // When it does not answer now, the next announcement says it.
-            let _ = control.publish(file.clone()).await;
+            let _ = control.publish(file.clone(), Audience::EVERYBODY).await;
             let _ = ended.await;
             // Another download of the same may still need it.
             if !shares.has(&file) && !nursery.has(&file) {

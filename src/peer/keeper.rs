@@ -16,7 +16,7 @@ use super::shares::{Background, Entry, Shared, Shares, Subject, Withdrawn};
 use super::unfinished::Unfinished;
 use super::watch::Watch;
 use crate::crypto::content::Tree;
-use crate::wire::control::Publication;
+use crate::wire::control::{Audience, Publication};
 use crate::wire::text::FileName;
 
 /// What is to be remembered is written this often.
@@ -90,7 +90,9 @@ impl Keeper {
                 return Err(error);
             }
         };
-        self.control.publish(shared.file.clone()).await?;
+        self.control
+            .publish(shared.file.clone(), Audience::EVERYBODY)
+            .await?;
         Ok(shared)
     }
 
@@ -106,7 +108,7 @@ impl Keeper {
             let looking = spawn_blocking(move || Shares::unhashed(&subject));
             if let Ok(Ok(file)) = looking.await {
                 // When it does not answer now, the next announcement says it.
-                let _ = control.publish(file.clone()).await;
+                let _ = control.publish(file.clone(), Audience::EVERYBODY).await;
                 let _ = ended.await;
                 let _ = control.withdraw(file).await;
             }
@@ -151,7 +153,7 @@ impl Keeper {
         let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into()));
         match adopting.await {
             // When it does not answer now, the next announcement says it.
-            Ok(Ok(shared)) => drop(self.control.publish(shared.file).await),
+            Ok(Ok(shared)) => drop(self.control.publish(shared.file, Audience::EVERYBODY).await),
             _ => self.unwatch_unwanted([path.to_owned()]).await,
         }
     }
@@ -323,7 +325,7 @@ impl Keeper {
                     let control = self.control.clone();
                     // When it does not answer now, the next announcement says it.
                     publishing.spawn(async move {
-                        let _ = control.publish(offered.file).await;
+                        let _ = control.publish(offered.file, Audience::EVERYBODY).await;
                         drop(named);
                     });
                 }
@@ -442,7 +444,10 @@ impl Keeper {
             let _ = self.take_back(old.file).await;
         }
         // It may have been taken out for a moment: the tracker is told what holds, if it does not know.
-        let published = self.control.publish(shared.file.clone()).await;
+        let published = self
+            .control
+            .publish(shared.file.clone(), Audience::EVERYBODY)
+            .await;
         if let Err(error) = published {
             self.tell(Event::Warning {
                 text: format!("{}: {error}", shared.file.shown_name()),

@@ -1,6 +1,7 @@
 //! Walks the pages of the tracker's listings.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -72,9 +73,16 @@ pub async fn peers(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
         Response::Peers(page) => Some(page),
         _ => None,
     };
-    Ok(walk(control, usize::MAX, request, pick, |entry| entry.peer)
-        .await?
-        .0)
+    Ok(walk(
+        control,
+        usize::MAX,
+        request,
+        pick,
+        |entry| entry.peer,
+        |_, _| {},
+    )
+    .await?
+    .0)
 }
 
 /// Who has `content`.
@@ -87,11 +95,16 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
         Response::Located(page) => Some(page),
         _ => None,
     };
-    Ok(
-        walk(control, usize::MAX, request, pick, |holder| holder.peer)
-            .await?
-            .0,
+    Ok(walk(
+        control,
+        usize::MAX,
+        request,
+        pick,
+        |holder| holder.peer,
+        |_, _| {},
     )
+    .await?
+    .0)
 }
 
 /// Who bears the name `user`, in any case; `None` when nobody of that name is here.
@@ -119,7 +132,7 @@ async fn hits(
     };
     // Of one name and content there may be several claims: a length that somebody made up, say.
     let key = |hit: &Hit| hit.file.clone();
-    let (hits, total) = walk(control, limit, request, pick, key).await?;
+    let (hits, total) = walk(control, limit, request, pick, key, Hit::merge).await?;
     Ok(Listing {
         hits,
         total: total & !AT_LEAST,
@@ -127,15 +140,17 @@ async fn hits(
     })
 }
 
-/// Asks page after page; an entry that shows up twice, since the listing moved meanwhile, counts once.
+/// Asks page after page; of entries with one key, since the listing moved meanwhile or they are for different
+/// people, the later ones are merged into the first.
 async fn walk<T, K: Hash + Eq>(
     control: &Control,
     limit: usize,
     request: impl Fn(Cursor) -> Request,
     pick: impl Fn(Response) -> Option<Page<T>>,
     key: impl Fn(&T) -> K,
+    merge: impl Fn(&mut T, T),
 ) -> Result<(Vec<T>, u32), RequestError> {
-    let (mut entries, mut seen, mut cursor) = (Vec::new(), HashSet::new(), Cursor::default());
+    let (mut entries, mut seen, mut cursor) = (Vec::new(), HashMap::new(), Cursor::default());
     let (mut first, mut is_end) = (None, false);
     for _ in 0..MAX_PAGES {
         let page = match control.ask(request(cursor.clone())).await {
@@ -148,11 +163,15 @@ async fn walk<T, K: Hash + Eq>(
         };
         // Only the first page counts those of all.
         first.get_or_insert(page.total);
-        entries.extend(
-            page.entries
-                .into_iter()
-                .filter(|entry| seen.insert(key(entry))),
-        );
+        for entry in page.entries {
+            match seen.entry(key(&entry)) {
+                Entry::Occupied(found) => merge(&mut entries[*found.get()], entry),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(entries.len());
+                    entries.push(entry);
+                }
+            }
+        }
         match page.next {
             // A page may be empty, and the next one not; but each begins elsewhere.
             Some(next) if entries.len() < limit && next != cursor => cursor = next,
@@ -189,7 +208,27 @@ mod tests {
             file,
             owners: vec!["bob".parse().unwrap()],
             holders: 1,
+            is_restricted: false,
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_has_for_chosen_people_and_another_for_everybody_is_one_file() {
+        let public = hit(1, PublicationKind::File);
+        let mine = Hit {
+            owners: vec!["ana".parse().unwrap()],
+            is_restricted: true,
+            ..public.clone()
+        };
+        let (control, _) = pages(vec![
+            (vec![mine.clone(), mine], Some(1)),
+            (vec![public], None),
+        ]);
+        let found = search(&control, "talk", 100).await.unwrap().hits;
+        assert_eq!(
+            (found.len(), found[0].holders, found[0].is_restricted),
+            (1, 2, false)
+        );
     }
 
     /// A tracker with these pages, each of whose cursors is the number of the page that it asks for.

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::wire::MAX_FILES_PER_REQUEST;
-use crate::wire::control::{Files, HeartbeatAck, Publication, PublicationKind, Request, batches};
+use crate::wire::control::{
+    Audience, Files, HeartbeatAck, Publication, PublicationKind, Request, batches,
+};
 use crate::wire::id::ContentId;
 use crate::wire::text::FileName;
 
@@ -17,11 +19,19 @@ type Key = (FileName, ContentId, u64, PublicationKind);
 /// Files that are to be published, and those whose withdrawal was not confirmed yet.
 #[derive(Debug, Default)]
 pub struct Announce {
-    published: BTreeMap<Key, Publication>,
-    withdrawn: BTreeMap<Key, Publication>,
+    published: BTreeMap<Key, Told>,
+    withdrawn: BTreeMap<Key, Told>,
     digest: u64,
     /// How far everything has been said again.
     repeated: Option<Repeated>,
+}
+
+/// What the tracker is told of a file.
+#[derive(Clone, Debug)]
+struct Told {
+    file: Publication,
+    /// Whom it is for; of what was withdrawn that does not matter.
+    audience: Audience,
 }
 
 /// What was said again, to the key that was said last.
@@ -32,23 +42,37 @@ enum Repeated {
 }
 
 impl Announce {
-    /// Adds a file; the request tells the tracker. `None` when it was there already.
-    pub fn publish(&mut self, file: Publication) -> Option<Request> {
+    /// Adds a file for `audience`, or changes whom it is for; the request tells the tracker. `None` when it was
+    /// there already, for the same.
+    pub fn publish(&mut self, file: Publication, audience: Audience) -> Option<Request> {
         let key = key_of(&file);
         self.withdrawn.remove(&key);
-        if self.published.insert(key, file.clone()).is_some() {
-            return None;
+        let told = Told {
+            file: file.clone(),
+            audience: audience.clone(),
+        };
+        if let Some(before) = self.published.insert(key, told) {
+            if before.audience == audience {
+                return None;
+            }
+            self.digest ^= file.mark(&before.audience);
         }
-        self.digest ^= file.mark();
-        batches([file]).pop().map(Request::Publish)
+        self.digest ^= file.mark(&audience);
+        batches([file], &audience).pop().map(Request::Publish)
     }
 
     /// Takes a file back; the request tells the tracker. `None` when it was not there.
     pub fn withdraw(&mut self, file: &Publication) -> Option<Request> {
-        let file = self.published.remove(&key_of(file))?;
-        self.digest ^= file.mark();
-        self.withdrawn.insert(key_of(&file), file.clone());
-        batches([file]).pop().map(Request::Unpublish)
+        let Told { file, audience } = self.published.remove(&key_of(file))?;
+        self.digest ^= file.mark(&audience);
+        let told = Told {
+            file: file.clone(),
+            audience: Audience::EVERYBODY,
+        };
+        self.withdrawn.insert(key_of(&file), told);
+        batches([file], &Audience::EVERYBODY)
+            .pop()
+            .map(Request::Unpublish)
     }
 
     /// The tracker confirmed `request`.
@@ -102,12 +126,16 @@ impl Announce {
     }
 }
 
-/// What fits one request of the files behind `last`, which moves on.
-fn batch_after(files: &BTreeMap<Key, Publication>, last: &mut Option<Key>) -> Option<Files> {
+/// What fits one request of the files behind `last`, which moves on: as far as they are for the same people.
+fn batch_after(files: &BTreeMap<Key, Told>, last: &mut Option<Key>) -> Option<Files> {
     let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let files = files.range((after, Bound::Unbounded));
-    let files = files.map(|(_, file)| file.clone());
-    let batch = batches(files.take(MAX_FILES_PER_REQUEST))
+    let mut files = files.range((after, Bound::Unbounded)).map(|(_, told)| told);
+    let audience = &files.clone().next()?.audience;
+    let same = files
+        .by_ref()
+        .take_while(|told| told.audience == *audience)
+        .map(|told| told.file.clone());
+    let batch = batches(same.take(MAX_FILES_PER_REQUEST), audience)
         .into_iter()
         .next()?;
     *last = batch.files.last().map(key_of);
@@ -139,16 +167,25 @@ mod tests {
         }
     }
 
+    fn audience(of: u8) -> Audience {
+        let peers = (0..of % 3).map(|number| crate::wire::id::PeerId([number; 32]));
+        Audience::of(peers).unwrap_or_default()
+    }
+
     /// A tracker's view, kept by nothing but the requests.
     #[derive(Default)]
-    struct Tracker(BTreeMap<Key, Publication>);
+    struct Tracker(BTreeMap<Key, Told>);
 
     impl Tracker {
         fn handle(&mut self, request: &Request) {
             match request {
-                Request::Publish(new) => self
-                    .0
-                    .extend(new.files.iter().map(|f| (key_of(f), f.clone()))),
+                Request::Publish(new) => {
+                    let told = new.files.iter().map(|file| {
+                        let (file, audience) = (file.clone(), new.audience.clone());
+                        (key_of(&file), Told { file, audience })
+                    });
+                    self.0.extend(told);
+                }
                 Request::Unpublish(gone) => gone
                     .files
                     .iter()
@@ -158,7 +195,8 @@ mod tests {
         }
 
         fn ack(&self) -> HeartbeatAck {
-            let digest = self.0.values().fold(0, |digest, file| digest ^ file.mark());
+            let marks = self.0.values().map(|told| told.file.mark(&told.audience));
+            let digest = marks.fold(0, |digest, mark| digest ^ mark);
             let published = u32::try_from(self.0.len()).unwrap();
             HeartbeatAck {
                 interval_ms: 2000,
@@ -172,8 +210,10 @@ mod tests {
     #[test]
     fn publishing_twice_says_it_once() {
         let mut announce = Announce::default();
-        assert!(announce.publish(file(1)).is_some());
-        assert!(announce.publish(file(1)).is_none());
+        assert!(announce.publish(file(1), audience(0)).is_some());
+        assert!(announce.publish(file(1), audience(0)).is_none());
+        assert!(announce.publish(file(1), audience(1)).is_some());
+        assert!(announce.publish(file(1), audience(1)).is_none());
         assert!(announce.withdraw(&file(1)).is_some());
         assert!(announce.withdraw(&file(1)).is_none());
     }
@@ -182,7 +222,7 @@ mod tests {
     fn a_restarted_tracker_is_told_everything_again() {
         let mut announce = Announce::default();
         for number in 0..200 {
-            announce.publish(file(number));
+            announce.publish(file(number), audience(number));
         }
         let mut tracker = Tracker::default();
         assert!(!announce.agrees(&tracker.ack()));
@@ -197,7 +237,7 @@ mod tests {
     fn what_is_taken_back_while_everything_is_said_again_is_not_published_by_it() {
         let (mut announce, mut tracker) = (Announce::default(), Tracker::default());
         for number in 0..200 {
-            announce.publish(file(number));
+            announce.publish(file(number), audience(number));
         }
         announce.repeat();
         for number in [199, 0, 99] {
@@ -214,11 +254,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_lost_one_repetition_mends_it(steps: Vec<(bool, u8, bool)>) {
+        fn whatever_was_lost_one_repetition_mends_it(steps: Vec<(bool, u8, u8, bool)>) {
             let (mut announce, mut tracker) = (Announce::default(), Tracker::default());
-            for (publishes, number, arrives) in steps {
-                let request =
-                    if publishes { announce.publish(file(number)) } else { announce.withdraw(&file(number)) };
+            for (publishes, number, whom, arrives) in steps {
+                let number = number % 64;
+                let request = if publishes {
+                    announce.publish(file(number), audience(whom))
+                } else {
+                    announce.withdraw(&file(number))
+                };
                 if let Some(request) = request.filter(|_| arrives) {
                     tracker.handle(&request);
                     announce.confirm(&request);

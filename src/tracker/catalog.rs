@@ -140,22 +140,15 @@ impl Catalog {
         }
     }
 
-    /// Who has a content, in the order of their numbers, after `after`; and the content's own number.
-    pub(super) fn holders(
-        &self,
-        id: &ContentId,
-        after: Option<PeerNumber>,
-    ) -> (u32, &[PeerNumber]) {
+    /// Who has a content, in the order of their numbers; and the content's own number.
+    pub(super) fn holders(&self, id: &ContentId) -> (u32, &[PeerNumber]) {
         let hash = self.hashes.hash_one(id);
         let is_it = |number: &u32| self.contents[*number as usize].id == *id;
         let Some(number) = self.by_content.find(hash, is_it) else {
             return (0, &[]);
         };
         let holders = self.sets.members(&self.contents[*number as usize].holders);
-        let first = after.map_or(0, |after| {
-            holders.partition_point(|holder| *holder <= after)
-        });
-        (*number, &holders[first..])
+        (*number, holders)
     }
 
     /// The length that a peer with these files says a content has.
@@ -434,7 +427,7 @@ mod tests {
                 for content in 0..5 {
                     let having: BTreeSet<_> =
                         model.iter().filter(|(_, _, c)| *c == content).map(|(p, ..)| *p).collect();
-                    let (number, holders) = catalog.holders(&ContentId([content; 32]), None);
+                    let (number, holders) = catalog.holders(&ContentId([content; 32]));
                     prop_assert_eq!(holders, &having.iter().copied().collect::<Vec<_>>()[..]);
                     for holder in holders {
                         let len = catalog.len_of(number, &files[*holder as usize]);

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod notices;
 mod overflow;
 mod pages;
+mod parcels;
 pub mod reach;
 pub mod registry;
 pub mod reload;

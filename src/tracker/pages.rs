@@ -3,10 +3,13 @@
 use serde::Serialize;
 
 use super::index::{NameId, Rank};
-use super::registry::{PeerNumber, Place};
+use super::registry::{FilePlace, PeerNumber, Place};
 use crate::wire::MAX_PAGE_ENTRIES;
 use crate::wire::codec::{DecodeError, take};
 use crate::wire::control::{Cursor, Hit, PAGE_BUDGET, Page, encoded_len};
+
+/// Set beside a rank for what is for chosen people only.
+const PARCEL: u8 = 1 << 7;
 
 /// As many entries as one datagram holds; the cursor names the last one.
 pub(super) fn fill<K, T: Serialize>(
@@ -66,7 +69,7 @@ pub(super) fn clamp(count: usize) -> u32 {
 }
 
 fn cursor_of(place: Place) -> Cursor {
-    let mut bytes = vec![place.rank.to_byte()];
+    let mut bytes = vec![place.rank.to_byte() | if place.is_parcel { PARCEL } else { 0 }];
     bytes.extend(place.name.to_bytes());
     bytes.extend(place.content);
     bytes.extend(place.given.to_be_bytes());
@@ -82,19 +85,37 @@ pub(super) fn place_of(cursor: &Cursor) -> (Place, bool) {
         let content = take(&mut rest)?;
         let given = u32::from_be_bytes(take(&mut rest)?);
         Ok(Place {
-            rank: Rank::from_byte(rank),
+            rank: Rank::from_byte(rank & !PARCEL),
             name,
             content,
             given,
+            is_parcel: rank & PARCEL != 0,
         })
     };
     parse().map_or((Place::START, true), |place| (place, false))
+}
+
+pub(super) fn cursor_of_file(place: &FilePlace) -> Cursor {
+    Cursor(match place {
+        FilePlace::Open(place) => place.to_be_bytes().to_vec(),
+        FilePlace::Parcel(place) => [&[PARCEL][..], &place.to_be_bytes()].concat(),
+    })
+}
+
+/// The place that a cursor names; none is the beginning.
+pub(super) fn file_place_of(cursor: &Cursor) -> Option<FilePlace> {
+    let open = read_cursor(cursor).map(u64::from_be_bytes);
+    let parcel = || {
+        let [_, place @ ..] = read_cursor::<9>(cursor)?;
+        Some(FilePlace::Parcel(u64::from_be_bytes(place)))
+    };
+    open.map(FilePlace::Open).or_else(parcel)
 }
 
 pub(super) fn read_number(cursor: &Cursor) -> Option<PeerNumber> {
     read_cursor(cursor).map(PeerNumber::from_be_bytes)
 }
 
-pub(super) fn read_cursor<const N: usize>(cursor: &Cursor) -> Option<[u8; N]> {
+fn read_cursor<const N: usize>(cursor: &Cursor) -> Option<[u8; N]> {
     cursor.0.as_slice().try_into().ok()
 }

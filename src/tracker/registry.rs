@@ -3,20 +3,22 @@
 //! Everything is in memory and comes from the peers themselves; after a restart they tell it again. A
 //! peer is its key, not its name; only it can change what it published.
 
+use std::iter;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::catalog::{Catalog, Claim};
 use super::index::{Count, NameId, Rank};
+use super::parcels::{Found, Parcel, Parcels};
 use super::reserved::Reserved;
 use super::roster::Roster;
 pub use super::roster::{Arrival, PeerNumber, Record};
 use crate::wire::MAX_OWNERS_PER_HIT;
-use crate::wire::control::{Hit, Publication, Refusal};
+use crate::wire::control::{Audience, Files, Hit, Publication, Refusal};
 use crate::wire::id::{ContentId, PeerId};
 use crate::wire::text::UserName;
 
-/// Files that one peer may publish.
+/// Files that one peer may publish; one for chosen people counts once for each of them.
 pub const MAX_FILES_PER_PEER: usize = 100_000;
 
 /// The first bytes of a content's id: enough to say where a listing goes on.
@@ -31,6 +33,18 @@ pub(super) fn prefix_of(content: &ContentId) -> ContentPrefix {
 /// holders. Half a millisecond or so.
 const STEP: usize = 4000;
 
+/// Set in the place of a holder who shows a content to chosen people only. Peers are fewer.
+const HOLDS_PARCEL: u32 = 1 << 31;
+
+/// Where the listing of what one user shares goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FilePlace {
+    /// Behind this one of what is for chosen people only.
+    Parcel(u64),
+    /// Behind this one of what is for everybody.
+    Open(u64),
+}
+
 /// Where a listing of hits goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -42,6 +56,8 @@ pub struct Place {
     pub content: ContentPrefix,
     /// How many of the name's files whose contents begin like that were given already.
     pub given: u32,
+    /// Among what is for chosen people only, which comes first.
+    pub is_parcel: bool,
 }
 
 impl Place {
@@ -51,14 +67,28 @@ impl Place {
         name: NameId::from_bytes([0; 8]),
         content: [0; 16],
         given: 0,
+        is_parcel: true,
     };
+
+    /// Where what is for everybody begins.
+    const FOR_EVERYBODY: Self = Self::first_of(Rank::Exact, NameId::from_bytes([0; 8]));
 
     /// Where the files of a name begin.
     const fn first_of(rank: Rank, name: NameId) -> Self {
         Self {
             rank,
             name,
+            is_parcel: false,
             ..Self::START
+        }
+    }
+
+    /// Where to begin in the catalog.
+    const fn in_catalog(self) -> Self {
+        if self.is_parcel {
+            Self::FOR_EVERYBODY
+        } else {
+            self
         }
     }
 }
@@ -67,7 +97,10 @@ impl Place {
 pub struct Registry {
     roster: Roster,
     reserved: Reserved,
+    /// What is for everybody.
     catalog: Catalog,
+    /// What is for chosen people only.
+    parcels: Parcels,
     /// What all peers publish together.
     files: usize,
     max_peers: usize,
@@ -83,6 +116,7 @@ impl Registry {
             roster: Roster::default(),
             reserved: Reserved::default(),
             catalog: Catalog::default(),
+            parcels: Parcels::default(),
             files: 0,
             max_peers,
             reserves_names: true,
@@ -155,26 +189,49 @@ impl Registry {
         }
     }
 
-    /// Adds files of `peer`; those that are there already stay.
+    /// Adds files of `peer`; those that are there already stay, and are for whom this says.
     ///
     /// # Errors
     /// When it has too many; what still fitted was added.
-    pub fn publish(&mut self, peer: PeerId, files: Vec<Publication>) -> Result<(), Refusal> {
+    pub fn publish(&mut self, peer: PeerId, files: Files) -> Result<(), Refusal> {
+        let Files { files, audience } = files;
         let number = self.roster.number_of(&peer);
         let number = number.ok_or(Refusal::NotLoggedIn)?;
         let record = self.roster.numbered_mut(number);
         let record = record.ok_or(Refusal::NotLoggedIn)?;
         for file in files {
-            if self.catalog.has(number, &file) {
+            let sent = record.parcels.get(&file);
+            let is_so = match sent {
+                Some(sent) => sent.audience == audience,
+                None => audience.is_everybody() && self.catalog.has(number, &file),
+            };
+            if is_so {
                 continue;
             }
-            if record.files.len() >= MAX_FILES_PER_PEER {
+            // Whom it was for counts no longer, whether it fits anew or not.
+            if let Some(sent) = record.parcels.remove(&file) {
+                record.weight -= sent.weight();
+                record.digest ^= file.mark(&sent.audience);
+                self.parcels.remove(number, &file, &sent);
+                self.files -= 1;
+            } else if self.catalog.remove(number, &mut record.files, &file) {
+                record.digest ^= file.mark(&Audience::EVERYBODY);
+                self.files -= 1;
+            }
+            let weight = audience.peers().len().max(1);
+            if record.files.len() + record.weight + weight > MAX_FILES_PER_PEER {
                 let limit = u32::try_from(MAX_FILES_PER_PEER).unwrap_or(u32::MAX);
                 return Err(Refusal::TooManyFiles { limit });
             }
-            self.catalog.add(number, &mut record.files, &file);
-            record.digest ^= file.mark();
+            record.digest ^= file.mark(&audience);
             self.files += 1;
+            if audience.is_everybody() {
+                self.catalog.add(number, &mut record.files, &file);
+            } else {
+                record.weight += weight;
+                let sent = self.parcels.add((number, peer), &file, audience.clone());
+                record.parcels.insert(file, sent);
+            }
         }
         Ok(())
     }
@@ -188,8 +245,13 @@ impl Registry {
             return;
         };
         for file in files {
-            if self.catalog.remove(number, &mut record.files, file) {
-                record.digest ^= file.mark();
+            if let Some(sent) = record.parcels.remove(file) {
+                record.weight -= sent.weight();
+                record.digest ^= file.mark(&sent.audience);
+                self.parcels.remove(number, file, &sent);
+                self.files -= 1;
+            } else if self.catalog.remove(number, &mut record.files, file) {
+                record.digest ^= file.mark(&Audience::EVERYBODY);
                 self.files -= 1;
             }
         }
@@ -206,57 +268,111 @@ impl Registry {
         self.roster.visible()
     }
 
-    /// Who has `content`, after `after`, each with its number and the length that it says.
+    /// Who shows `content` to `reader`, after `after`, each with its place and the length that it says: first
+    /// those who show it to everybody.
     pub fn holders(
         &self,
+        reader: PeerId,
         content: &ContentId,
-        after: Option<PeerNumber>,
-    ) -> impl Iterator<Item = (PeerNumber, &Record, u64)> {
-        let (content, holders) = self.catalog.holders(content, after);
-        holders
+        after: Option<u32>,
+    ) -> impl Iterator<Item = (u32, &Record, u64)> {
+        let in_catalog = after.filter(|after| *after < HOLDS_PARCEL);
+        let is_over = after.is_some() && in_catalog.is_none();
+        let (number, all) = self.catalog.holders(content);
+        let given = match in_catalog {
+            _ if is_over => all.len(),
+            None => 0,
+            Some(after) => all.partition_point(|owner| *owner <= after),
+        };
+        let open = all[given..]
             .iter()
-            .filter_map(|number| Some((*number, self.roster.numbered(*number)?)))
-            .filter(|(_, record)| record.is_visible)
-            .filter_map(move |(number, record)| {
-                let len = self.catalog.len_of(content, &record.files)?;
-                Some((number, record, len))
-            })
+            .filter_map(|owner| Some((*owner, self.roster.numbered(*owner)?)))
+            .filter_map(move |(owner, record)| {
+                let len = self.catalog.len_of(number, &record.files)?;
+                Some((owner, record, len))
+            });
+        let after = after.filter(|_| is_over).map(|after| after & !HOLDS_PARCEL);
+        let parcels = self.parcels.holders(reader, *content, after);
+        let parcels = parcels.filter_map(move |(owner, len)| {
+            let record = self.roster.numbered(owner)?;
+            let is_told = all.binary_search(&owner).is_ok();
+            (!is_told).then_some((owner | HOLDS_PARCEL, record, len))
+        });
+        open.chain(parcels)
+            .filter(|(_, record, _)| record.is_visible)
     }
 
-    /// Published files whose name contains `term`, best first, from `place` on, each with its place. An error
-    /// is the last of them: so much was looked at in vain that the rest, from there on, had better wait.
+    /// What `reader` may see whose name contains `term`, from `place` on, each with its place: first what is for
+    /// chosen people only, then the rest, of both the best first. An error is the last of them: so much was looked
+    /// at in vain that the rest, from there on, had better wait.
     pub fn search(
         &self,
+        reader: PeerId,
         term: &str,
         place: Place,
     ) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let parcels = self.is_at_parcels(place).then(|| {
+            let found = self.parcels.search(reader, term, place);
+            self.parcel_hits(found)
+        });
+        let place = place.in_catalog();
         let names = self.catalog.index().search(term, (place.rank, place.name));
-        self.hits(names, place)
+        let hits = self.hits(names, place);
+        parcels.into_iter().flatten().chain(hits)
     }
 
-    /// All published files, from `place` on, as [`Registry::search`] gives them.
-    pub fn files(&self, place: Place) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+    /// All that `reader` may see, from `place` on, as [`Registry::search`] gives it.
+    pub fn files(
+        &self,
+        reader: PeerId,
+        place: Place,
+    ) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let parcels = self.is_at_parcels(place).then(|| {
+            let found = self.parcels.all(reader, place);
+            self.parcel_hits(found)
+        });
+        let place = place.in_catalog();
         let names = self.catalog.index().all(place.name);
-        self.hits(names.map(|name| Ok((Rank::Exact, name))), place)
+        let hits = self.hits(names.map(|name| Ok((Rank::Exact, name))), place);
+        parcels.into_iter().flatten().chain(hits)
     }
 
-    /// What one user shares, after the file at `after`, each with its place.
+    fn is_at_parcels(&self, place: Place) -> bool {
+        place.is_parcel && !self.parcels.is_empty()
+    }
+
+    /// What one user shows to `reader`, after the file at `after`, each with its place.
     #[must_use]
     pub fn files_of(
         &self,
+        reader: PeerId,
         user: &UserName,
-        after: Option<u64>,
-    ) -> Option<impl Iterator<Item = (u64, Hit)>> {
-        let record = self.named(user)?;
+        after: Option<FilePlace>,
+    ) -> Option<impl Iterator<Item = (FilePlace, Hit)>> {
+        let owner = self.roster.named(user).map(|record| record.peer);
+        let number = self.roster.number_of(&owner?)?;
+        let record = self.roster.numbered(number);
+        let record = record.filter(|record| record.is_visible)?;
+        let (given, after) = match after {
+            None => (Some(0), None),
+            Some(FilePlace::Parcel(after)) => (Some(after), None),
+            Some(FilePlace::Open(after)) => (None, Some(after)),
+        };
+        let parcels = given.map(|given| self.parcels.of(reader, number, given));
+        let parcels = parcels.into_iter().flatten();
+        let parcels =
+            parcels.map(|(place, parcel)| (FilePlace::Parcel(place), parcel_hit(record, parcel)));
         let files = self.catalog.files_after(&record.files, after);
-        Some(files.filter_map(|(place, name, claim)| {
+        let files = files.filter_map(|(place, name, claim)| {
             let hit = Hit {
                 file: self.publication(name, &claim)?,
                 owners: vec![record.user.clone()],
                 holders: 1,
+                is_restricted: false,
             };
-            Some((place, hit))
-        }))
+            Some((FilePlace::Open(place), hit))
+        });
+        Some(parcels.chain(files))
     }
 
     /// Whoever is here under that name.
@@ -266,10 +382,45 @@ impl Registry {
         record.filter(|record| record.is_visible)
     }
 
-    /// How many files that user shares.
+    /// How many files that user shows to `reader`.
     #[must_use]
-    pub fn file_count_of(&self, user: &UserName) -> u32 {
-        self.roster.named(user).map_or(0, Record::file_count)
+    pub fn file_count_of(&self, reader: PeerId, user: &UserName) -> u32 {
+        let owner = self.roster.named(user).map(|record| record.peer);
+        let number = owner.and_then(|owner| self.roster.number_of(&owner));
+        number.map_or(0, |number| self.file_count_at(reader, number))
+    }
+
+    /// The same of the peer with this number.
+    #[must_use]
+    pub fn file_count_at(&self, reader: PeerId, number: PeerNumber) -> u32 {
+        let record = self.roster.numbered(number);
+        let open = record.map_or(0, |record| record.files.len());
+        let parcels = self.parcels.of(reader, number, 0).count();
+        u32::try_from(open + parcels).unwrap_or(u32::MAX)
+    }
+
+    fn parcel_hits<'a>(
+        &'a self,
+        mut found: impl Iterator<Item = Found<'a>>,
+    ) -> impl Iterator<Item = Result<(Place, Hit), Place>> {
+        let (mut left, mut is_over) = (STEP, false);
+        iter::from_fn(move || {
+            while !is_over {
+                let (place, owner, parcel) = match found.next()? {
+                    Ok(found) if left > 0 => found,
+                    Ok((place, ..)) | Err(place) => {
+                        is_over = true;
+                        return Some(Err(place));
+                    }
+                };
+                let record = self.roster.numbered(owner);
+                if let Some(record) = record.filter(|record| record.is_visible) {
+                    return Some(Ok((place, parcel_hit(record, parcel))));
+                }
+                left -= 1;
+            }
+            None
+        })
     }
 
     fn hits(
@@ -285,7 +436,7 @@ impl Registry {
             claims.into_iter().flatten().map(Ok).chain(end.map(Err))
         });
         let (mut left, mut is_over) = (STEP, false);
-        std::iter::from_fn(move || {
+        iter::from_fn(move || {
             while !is_over {
                 let (place, claim) = match claims.next()? {
                     Ok((place, claim)) if left > 0 => (place, claim),
@@ -348,6 +499,7 @@ impl Registry {
             file: self.publication(name, claim)?,
             owners,
             holders: count,
+            is_restricted: false,
         })
     }
 
@@ -360,16 +512,29 @@ impl Registry {
         })
     }
 
-    /// Names that contain `term`, whether somebody who has them is here or not, up to `limit`.
+    /// Names that contain `term` and that `reader` may see, whether somebody who has them is here or not, up to
+    /// `limit`.
     #[must_use]
-    pub fn count(&self, term: &str, limit: usize) -> Count {
-        self.catalog.index().count(term, limit)
+    pub fn count(&self, reader: PeerId, term: &str, limit: usize) -> Count {
+        let open = self.catalog.index().count(term, limit);
+        let parcels = self.parcels.count(reader, term);
+        let names = open.names + parcels.names;
+        Count {
+            names: names.min(limit),
+            is_all: open.is_all && parcels.is_all && names <= limit,
+        }
     }
 
-    /// All names that are published.
+    /// All names that are published for everybody.
     #[must_use]
     pub fn name_count(&self) -> usize {
         self.catalog.index().len()
+    }
+
+    /// All names that `reader` may see.
+    #[must_use]
+    pub fn name_count_for(&self, reader: PeerId) -> usize {
+        self.name_count() + self.parcels.len(reader)
     }
 
     /// What all peers publish together: a file of two people counts twice.
@@ -422,10 +587,22 @@ impl Registry {
             return;
         };
         if let Some(record) = self.roster.numbered_mut(number) {
-            record.digest = 0;
-            self.files -= record.files.len();
+            (record.digest, record.weight) = (0, 0);
+            self.files -= record.files.len() + record.parcels.len();
             self.catalog.remove_all(number, &mut record.files);
+            for (file, sent) in record.parcels.drain() {
+                self.parcels.remove(number, &file, &sent);
+            }
         }
+    }
+}
+
+fn parcel_hit(record: &Record, parcel: &Parcel) -> Hit {
+    Hit {
+        file: parcel.file.clone(),
+        owners: vec![record.user.clone()],
+        holders: 1,
+        is_restricted: true,
     }
 }
 

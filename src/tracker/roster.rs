@@ -1,5 +1,6 @@
 //! Who is logged in: a record of each, by its number, its key and its name.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -7,6 +8,8 @@ use std::time::Instant;
 use hashbrown::HashTable;
 
 use super::catalog::Files;
+use super::parcels::Sent;
+use crate::wire::control::Publication;
 use crate::wire::id::{PeerId, SessionId};
 use crate::wire::text::UserName;
 
@@ -30,15 +33,21 @@ pub struct Record {
     pub port: Option<u16>,
     /// Silent peers are hidden, with their files.
     pub is_visible: bool,
+    /// For everybody.
     pub(super) files: Files,
+    /// For chosen people only.
+    pub(super) parcels: HashMap<Publication, Sent>,
+    /// On how many lists of others those stand.
+    pub(super) weight: usize,
     pub(super) digest: u64,
 }
 
 impl Record {
-    /// Files that this peer shares.
+    /// Files that this peer shares, with whomever.
     #[must_use]
     pub fn file_count(&self) -> u32 {
-        u32::try_from(self.files.len()).unwrap_or(u32::MAX)
+        let count = self.files.len() + self.parcels.len();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// XOR of their marks.
@@ -167,6 +176,8 @@ impl Roster {
                 port,
                 is_visible: true,
                 files: Files::new(),
+                parcels: HashMap::new(),
+                weight: 0,
                 digest: 0,
             };
             self.add(record)

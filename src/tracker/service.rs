@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::pages::{clamp, fill, page_of_hits, place_of, read_cursor, read_number};
+use super::pages::{
+    clamp, cursor_of_file, file_place_of, fill, page_of_hits, place_of, read_number,
+};
 use super::reach::{Interface, reach};
 use super::registry::{Arrival, PeerNumber, Place, Record, Registry};
 use crate::crypto::random::{Random, random_bytes};
@@ -154,7 +156,7 @@ impl Service {
             _ if !is_here() => Err(Refusal::NotLoggedIn),
             Request::Publish(files) => self
                 .change()
-                .publish(caller.peer, files.files)
+                .publish(caller.peer, files)
                 .map(|()| Response::Published),
             Request::Unpublish(files) => {
                 self.change().unpublish(caller.peer, &files.files);
@@ -162,13 +164,13 @@ impl Service {
             }
             Request::Search(search) => self
                 .may_search(now, caller.peer)
-                .map(|()| Response::Found(self.search(&search))),
+                .map(|()| Response::Found(self.search(caller.peer, &search))),
             // Whoever was here a moment ago has left.
             Request::Locate(_) => Err(Refusal::NotLoggedIn),
             Request::ListPeers(list) => {
                 Ok(Response::Peers(self.list_peers(now, caller, &list.cursor)))
             }
-            Request::ListFiles(list) => self.list_files(&list).map(Response::Files),
+            Request::ListFiles(list) => self.list_files(caller.peer, &list).map(Response::Files),
             Request::Who(who) => self
                 .may_search(now, caller.peer)
                 .and_then(|()| self.who(now, caller, &who.user))
@@ -207,8 +209,8 @@ impl Service {
     ) -> usize {
         let after = read_number(&locate.cursor);
         let mut page = PageWriter::new(plaintext);
-        let mut last: Option<PeerNumber> = None;
-        for (number, record, len) in registry.holders(&locate.content, after) {
+        let mut last: Option<u32> = None;
+        for (place, record, len) in registry.holders(caller.peer, &locate.content, after) {
             // Whoever asks does not need to hear of itself.
             let port = record.port.filter(|_| record.peer != caller.peer);
             let Some(port) = port else { continue };
@@ -220,11 +222,11 @@ impl Service {
                 addresses: &[address],
             };
             if !page.push(&entry) {
-                let next = last.map(PeerNumber::to_be_bytes);
-                let next = next.as_ref().map(|number| &number[..]);
+                let next = last.map(u32::to_be_bytes);
+                let next = next.as_ref().map(|place| &place[..]);
                 return page.finish(Kind::Locate, answer, next, None);
             }
-            last = Some(number);
+            last = Some(place);
         }
         page.finish(Kind::Locate, answer, None, None)
     }
@@ -338,12 +340,12 @@ impl Service {
         })
     }
 
-    fn search(&self, search: &Search) -> Page<Hit> {
+    fn search(&self, reader: PeerId, search: &Search) -> Page<Hit> {
         let (mut page, is_first) = self.page_of_hits(&search.cursor, |registry, place| {
-            page_of_hits(registry.search(&search.term, place))
+            page_of_hits(registry.search(reader, &search.term, place))
         });
         if is_first && page.next.is_some() {
-            let count = self.registry().count(&search.term, MAX_COUNTED);
+            let count = self.registry().count(reader, &search.term, MAX_COUNTED);
             let is_more = if count.is_all { 0 } else { AT_LEAST };
             page.total = clamp(count.names) | is_more;
         }
@@ -368,30 +370,30 @@ impl Service {
         (page, is_first)
     }
 
-    fn list_files(&self, list: &ListFiles) -> Result<Page<Hit>, Refusal> {
+    fn list_files(&self, reader: PeerId, list: &ListFiles) -> Result<Page<Hit>, Refusal> {
         let Some(user) = &list.user else {
             let (mut page, is_first) = self.page_of_hits(&list.cursor, |registry, place| {
-                page_of_hits(registry.files(place))
+                page_of_hits(registry.files(reader, place))
             });
             if is_first && page.next.is_some() {
-                page.total = clamp(self.registry().name_count());
+                page.total = clamp(self.registry().name_count_for(reader));
             }
             return Ok(page);
         };
         let registry = self.registry();
-        let after = read_cursor::<8>(&list.cursor).map(u64::from_be_bytes);
-        let files = registry.files_of(user, after).ok_or(Refusal::NoSuchUser)?;
-        let mut page = fill(files, |place: &u64| Cursor(place.to_be_bytes().to_vec()));
-        page.total = registry.file_count_of(user);
+        let files = registry.files_of(reader, user, file_place_of(&list.cursor));
+        let mut page = fill(files.ok_or(Refusal::NoSuchUser)?, cursor_of_file);
+        page.total = registry.file_count_of(reader, user);
         Ok(page)
     }
 
     fn list_peers(&self, now: Instant, caller: &Caller, cursor: &Cursor) -> Page<PeerEntry> {
         let after = read_number(cursor);
         let registry = self.registry();
-        let entries = registry
-            .peers(after)
-            .map(|(number, record)| (number, self.entry(now, caller, record)));
+        let entries = registry.peers(after).map(|(number, record)| {
+            let files = registry.file_count_at(caller.peer, number);
+            (number, self.entry(now, caller, (record, files)))
+        });
         let mut page = fill(entries, |number: &PeerNumber| {
             Cursor(number.to_be_bytes().to_vec())
         });
@@ -402,11 +404,12 @@ impl Service {
     fn who(&self, now: Instant, caller: &Caller, user: &UserName) -> Result<PeerEntry, Refusal> {
         let registry = self.registry();
         let record = registry.named(user).ok_or(Refusal::NoSuchUser)?;
-        Ok(self.entry(now, caller, record))
+        let files = registry.file_count_of(caller.peer, user);
+        Ok(self.entry(now, caller, (record, files)))
     }
 
-    /// What `caller` is told of a peer.
-    fn entry(&self, now: Instant, caller: &Caller, record: &Record) -> PeerEntry {
+    /// What `caller` is told of a peer, which shows it so many files.
+    fn entry(&self, now: Instant, caller: &Caller, (record, files): (&Record, u32)) -> PeerEntry {
         let port = record.port.into_iter();
         let addresses = port.map(|port| reach(record.ip, port, caller.ip, &self.interfaces));
         let since = now.saturating_duration_since(record.since).as_secs();
@@ -414,7 +417,7 @@ impl Service {
             user: record.user.clone(),
             peer: record.peer,
             addresses: addresses.collect(),
-            files: record.file_count(),
+            files,
             since_s: u32::try_from(since).unwrap_or(u32::MAX),
         }
     }

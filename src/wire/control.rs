@@ -8,6 +8,7 @@
 //! `tests/vectors/control.json`.
 
 mod answer;
+mod audience;
 mod page;
 mod question;
 
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 pub use self::answer::{
     AT_LEAST, HeartbeatAck, Hit, Holder, HolderRef, LoggedIn, Page, PeerEntry, Refusal, Ticket,
 };
+pub use self::audience::Audience;
 pub use self::page::{PAGE_BUDGET, PageWriter, batches, encoded_len};
 pub use self::question::{
     Cursor, Files, ListFiles, ListPeers, Locate, Login, Publication, PublicationKind, Search, Who,
@@ -212,7 +214,7 @@ impl Request {
         match self {
             Self::Login(login) => login.encode(&mut body),
             Self::Heartbeat | Self::Leave => {}
-            Self::Publish(files) | Self::Unpublish(files) => codec::encode(files, &mut body),
+            Self::Publish(files) | Self::Unpublish(files) => files.encode(&mut body),
             Self::Search(search) => codec::encode(search, &mut body),
             Self::Locate(locate) => codec::encode(locate, &mut body),
             Self::ListPeers(list) => codec::encode(list, &mut body),
@@ -236,8 +238,8 @@ impl Request {
             Kind::Login => Self::Login(Login::decode(body)?),
             Kind::Heartbeat => Self::Heartbeat,
             Kind::Leave => Self::Leave,
-            Kind::Publish => Self::Publish(codec::decode(body)?),
-            Kind::Unpublish => Self::Unpublish(codec::decode(body)?),
+            Kind::Publish => Self::Publish(Files::decode(body)?),
+            Kind::Unpublish => Self::Unpublish(Files::decode(body)?),
             Kind::Search => Self::Search(codec::decode(body)?),
             Kind::Locate => Self::Locate(codec::decode(body)?),
             Kind::ListPeers => Self::ListPeers(codec::decode(body)?),

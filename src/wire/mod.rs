@@ -44,6 +44,9 @@ pub const MAX_FILE_LEN: u64 = 1 << 50;
 /// Most files that one PUBLISH or UNPUBLISH names; fewer fit when names are long.
 pub const MAX_FILES_PER_REQUEST: usize = 64;
 
+/// Most people whom one publication may be for.
+pub const MAX_AUDIENCE: usize = 16;
+
 /// Most entries of one page of a listing; fewer fit when names are long.
 pub const MAX_PAGE_ENTRIES: usize = 64;
 

@@ -18,6 +18,7 @@ fn hit(name: &str) -> Hit {
         file,
         owners: vec!["hans".parse().unwrap(), "yoda".parse().unwrap()],
         holders: 3,
+        is_restricted: false,
     }
 }
 

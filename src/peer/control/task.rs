@@ -187,10 +187,12 @@ impl Task {
     async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Ask(request, reply) => self.ask(request, Some(reply)),
-            Message::Publish(file, reply) => match self.announce.publish(file) {
-                Some(request) => self.ask(request, Some(reply)),
-                None => drop(reply.send(Ok(Response::Published))),
-            },
+            Message::Publish(file, audience, reply) => {
+                match self.announce.publish(file, audience) {
+                    Some(request) => self.ask(request, Some(reply)),
+                    None => drop(reply.send(Ok(Response::Published))),
+                }
+            }
             Message::Withdraw(file, reply) => match self.announce.withdraw(&file) {
                 Some(request) => self.ask(request, Some(reply)),
                 None => drop(reply.send(Ok(Response::Unpublished))),

@@ -204,7 +204,8 @@ impl Rank {
         self >= Self::BareExact
     }
 
-    const fn next(self) -> Option<Self> {
+    /// The one after it.
+    pub(in crate::tracker) const fn next(self) -> Option<Self> {
         Some(match self {
             Self::Exact => Self::Prefix,
             Self::Prefix => Self::Inside,

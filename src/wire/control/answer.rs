@@ -89,6 +89,30 @@ pub struct Hit {
     pub owners: Vec<UserName>,
     /// How many there are.
     pub holders: u32,
+    /// Is it for chosen people only, the asker among them?
+    pub is_restricted: bool,
+}
+
+impl Hit {
+    /// Takes in another hit of the same file: what one has for everybody is not for chosen people only.
+    pub fn merge(&mut self, mut other: Self) {
+        self.is_restricted &= other.is_restricted;
+        if other.holders > self.holders {
+            std::mem::swap(&mut self.owners, &mut other.owners);
+            std::mem::swap(&mut self.holders, &mut other.holders);
+        }
+        // Where not all are named, whoever is added may be one of them.
+        let counts = self.holders as usize == self.owners.len();
+        for owner in other.owners {
+            if self.owners.contains(&owner) {
+                continue;
+            }
+            self.holders = self.holders.saturating_add(u32::from(counts));
+            if self.owners.len() < MAX_OWNERS_PER_HIT {
+                self.owners.push(owner);
+            }
+        }
+    }
 }
 
 /// A peer that has a content.

@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::super::codec;
 use super::super::{MAX_BODY_LEN, MAX_CURSOR_LEN, MAX_FILES_PER_REQUEST, MAX_PAGE_ENTRIES};
-use super::{ANSWER_BIT, Files, HEAD_LEN, Kind, PathToken, Plaintext, Publication, enclose};
+use super::{
+    ANSWER_BIT, Audience, Files, HEAD_LEN, Kind, PathToken, Plaintext, Publication, enclose,
+};
 use crate::wire::id::RequestId;
 
 /// Writes an answer of one page, entry by entry, where it will be sealed. What it writes is what
@@ -75,9 +77,10 @@ pub fn encoded_len<T: Serialize>(entry: &T) -> usize {
 /// Bytes that the entries of one page may take together, leaving room for its cursor and count.
 pub const PAGE_BUDGET: usize = MAX_BODY_LEN - MAX_CURSOR_LEN - 16;
 
-/// Groups `files` into bodies of PUBLISH or UNPUBLISH that each fit a datagram.
+/// Groups `files`, all for `audience`, into bodies of PUBLISH or UNPUBLISH that each fit a datagram.
 #[must_use]
-pub fn batches(files: impl IntoIterator<Item = Publication>) -> Vec<Files> {
+pub fn batches(files: impl IntoIterator<Item = Publication>, audience: &Audience) -> Vec<Files> {
+    let budget = PAGE_BUDGET - audience.encoded_len();
     let mut batches: Vec<Files> = Vec::new();
     let mut left = 0;
     for file in files {
@@ -88,8 +91,11 @@ pub fn batches(files: impl IntoIterator<Item = Publication>) -> Vec<Files> {
                 left -= len;
             }
             _ => {
-                batches.push(Files { files: vec![file] });
-                left = PAGE_BUDGET.saturating_sub(len);
+                batches.push(Files {
+                    files: vec![file],
+                    audience: audience.clone(),
+                });
+                left = budget.saturating_sub(len);
             }
         }
     }

@@ -7,6 +7,7 @@ use super::super::id::ContentId;
 use super::super::password::Password;
 use super::super::text::{FileName, UserName};
 use super::super::{MAX_CURSOR_LEN, MAX_FILE_LEN, MAX_FILES_PER_REQUEST, MAX_TERM_LEN};
+use super::audience::Audience;
 
 /// Who wants to log in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -138,11 +139,12 @@ impl Publication {
         }
     }
 
-    /// This publication's share of a [`super::HeartbeatAck::digest`].
+    /// The share of a [`super::HeartbeatAck::digest`] that this publication has when it is for `audience`.
     #[must_use]
-    pub fn mark(&self) -> u64 {
+    pub fn mark(&self, audience: &Audience) -> u64 {
         let mut bytes = Vec::with_capacity(320);
         codec::encode(self, &mut bytes);
+        audience.append(&mut bytes);
         let hash = blake3::hash(&bytes);
         u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("BLAKE3 has 32 bytes"))
     }
@@ -162,11 +164,41 @@ pub(super) fn file_len<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Res
 pub struct Cursor(#[serde(deserialize_with = "codec::list::<MAX_CURSOR_LEN, _, _>")] pub Vec<u8>);
 
 /// The body of PUBLISH and UNPUBLISH.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Files {
     /// The files meant.
-    #[serde(deserialize_with = "codec::list::<MAX_FILES_PER_REQUEST, _, _>")]
     pub files: Vec<Publication>,
+    /// Whom all of them are for. UNPUBLISH means them whomever they are for.
+    pub audience: Audience,
+}
+
+#[derive(Deserialize)]
+struct Listed(
+    #[serde(deserialize_with = "codec::list::<MAX_FILES_PER_REQUEST, _, _>")] Vec<Publication>,
+);
+
+impl Files {
+    /// These files, for everybody.
+    #[must_use]
+    pub const fn for_everybody(files: Vec<Publication>) -> Self {
+        Self {
+            files,
+            audience: Audience::EVERYBODY,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        codec::encode(&self.files, out);
+        self.audience.append(out);
+    }
+
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (Listed(files), rest) = codec::decode_first(body)?;
+        Ok(Self {
+            files,
+            audience: Audience::parse(rest)?,
+        })
+    }
 }
 
 /// The body of SEARCH.

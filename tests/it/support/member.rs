@@ -16,7 +16,7 @@ use p2pfs::peer::enrol::Target;
 use p2pfs::peer::listing;
 use p2pfs::peer::membership::Membership;
 use p2pfs::proto::backoff::Retry;
-use p2pfs::wire::control::{Publication, PublicationKind};
+use p2pfs::wire::control::{Audience, Publication, PublicationKind};
 use p2pfs::wire::id::ContentId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,9 @@ impl Member {
             len,
             kind,
         };
-        self.runtime.block_on(self.control.publish(file)).unwrap();
+        self.runtime
+            .block_on(self.control.publish(file, Audience::EVERYBODY))
+            .unwrap();
     }
 
     /// Answers everybody who connects with `answer`, each connection by itself.

@@ -16,7 +16,8 @@ use crate::proto::backoff::Retry;
 use crate::proto::endpoint::plaintext_of;
 use crate::proto::session::Rhythm;
 use crate::wire::control::{
-    Cursor, HeartbeatAck, LoggedIn, Page, Publication, PublicationKind, Search, Ticket, split,
+    Audience, Cursor, HeartbeatAck, LoggedIn, Page, Publication, PublicationKind, Search, Ticket,
+    split,
 };
 use crate::wire::id::{ContentId, PeerId, SessionId};
 use crate::wire::packet::{DATAGRAM_OVERHEAD, Datagram};
@@ -49,7 +50,7 @@ impl Known {
                 digest: self
                     .files
                     .iter()
-                    .fold(0, |digest, file| digest ^ file.mark()),
+                    .fold(0, |digest, file| digest ^ file.mark(&Audience::EVERYBODY)),
             }),
             Request::Publish(_) if self.is_mute => {
                 self.was_told = true;
@@ -146,7 +147,7 @@ async fn peer(files: Vec<Publication>, known: &Arc<Mutex<Known>>) -> Control {
     };
     let mut task = Task::new(setup, enrolled, socket, (sender, messages), out);
     for file in files {
-        task.announce.publish(file);
+        task.announce.publish(file, Audience::EVERYBODY);
     }
     tokio::spawn(task.run());
     control
@@ -188,7 +189,7 @@ async fn what_a_busy_tracker_does_not_take_is_no_error_and_told_again() {
         ..Known::default()
     }));
     let control = peer(Vec::new(), &known).await;
-    assert_eq!(control.publish(file(1)).await, Ok(()));
+    assert_eq!(control.publish(file(1), Audience::EVERYBODY).await, Ok(()));
     while known.lock().unwrap().files.is_empty() {
         control.ask(search()).await.unwrap();
     }
