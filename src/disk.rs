@@ -3,6 +3,8 @@
 //! Private files are created unreadable to others by the very call that makes them; nothing here ever
 //! follows or replaces what was there before, but for our own state files, which change atomically.
 
+mod nameless;
+
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
+
+pub use self::nameless::Nameless;
 
 /// Larger than any private file of ours, in bytes.
 const MAX_PRIVATE_LEN: u64 = 1 << 20;

@@ -168,6 +168,13 @@ fn folder(name: &str, first: u8, len: u64) -> Publication {
     }
 }
 
+fn locked(name: &str, first: u8, len: u64) -> Publication {
+    Publication {
+        kind: PublicationKind::LockedFile,
+        ..file(name, first, len)
+    }
+}
+
 fn hashing(name: &str, len: u64, kind: PublicationKind) -> Publication {
     Publication::being_hashed(name.parse().unwrap(), len, kind)
 }
@@ -259,6 +266,14 @@ fn requests_by_name() -> Vec<(&'static str, Request)> {
                 files: vec![file("talk.mp4", 0x10, 181_403_648)],
                 audience: Audience::of([peer(0xbb), peer(0xaa)]).unwrap(),
             }),
+        ),
+        (
+            "publish_locked",
+            Request::Publish(Files::for_everybody(vec![locked(
+                "report.pdf",
+                0x10,
+                1_204_311,
+            )])),
         ),
         (
             "publish_being_hashed",
@@ -406,6 +421,19 @@ fn responses_by_name() -> Vec<(&'static str, Response)> {
             Response::Found(Page {
                 entries: vec![Hit {
                     file: hashing("talk.mp4", 181_403_648, PublicationKind::File),
+                    owners: vec![user("ana")],
+                    holders: 1,
+                    is_restricted: false,
+                }],
+                next: None,
+                total: 1,
+            }),
+        ),
+        (
+            "found_locked",
+            Response::Found(Page {
+                entries: vec![Hit {
+                    file: locked("report.pdf", 0x10, 1_204_311),
                     owners: vec![user("ana")],
                     holders: 1,
                     is_restricted: false,

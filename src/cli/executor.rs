@@ -21,7 +21,7 @@ use super::seen::Seen;
 use super::telling::Interest;
 use crate::peer::hashing::explain;
 use crate::peer::{Begun, DownloadError, Order, Origin, Peer, ShareError, Shared, Wanted};
-use crate::wire::control::{Hit, PublicationKind};
+use crate::wire::control::Hit;
 use crate::wire::text::{FileName, UserName};
 
 /// What was told is shown within this time, unless nobody takes it.
@@ -352,9 +352,7 @@ impl Executor {
         }
         // Another reading of the whole file: only for scripts, which compare.
         let sha256 = match self.screen.style() {
-            Style::Json if done.file.kind == PublicationKind::File => {
-                Some(sha256_of(done.path.clone()).await?)
-            }
+            Style::Json if done.file.kind.is_file() => Some(sha256_of(done.path.clone()).await?),
             Style::Json | Style::Text => None,
         };
         Ok(Some(render::downloaded_json(&done, sha256)))

@@ -7,7 +7,7 @@ use super::executor::{Executor, parse_user, sha256_of};
 use super::exit::{Class, Failure};
 use super::options::{ListOptions, SearchOptions, Sort};
 use super::render::{self, Scope};
-use crate::wire::control::{Hit, PublicationKind};
+use crate::wire::control::Hit;
 
 /// Entries of a whole listing.
 pub(super) const MAX_LISTED: usize = 200_000;
@@ -185,7 +185,7 @@ impl Executor {
             }
         };
         let holders = self.peer.holders(file.content).await?;
-        let is_file = file.kind == PublicationKind::File;
+        let is_file = file.kind.is_file();
         let sha256 = match &path {
             Some(path) if is_file => Some(sha256_of(path.clone()).await?),
             _ => None,

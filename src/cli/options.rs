@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Span;
-use crate::wire::control::{Hit, PublicationKind};
+use crate::wire::control::Hit;
 use crate::wire::text::fold;
 
 /// What to share.
@@ -127,7 +127,7 @@ impl SearchOptions {
             name.strip_suffix(&ext)
                 .is_some_and(|rest| rest.ends_with('.'))
         };
-        let is_large = |least: u64| hit.file.kind == PublicationKind::File && hit.file.len >= least;
+        let is_large = |least: u64| hit.file.kind.is_file() && hit.file.len >= least;
         (self.ext.is_empty() || self.ext.iter().any(ends)) && self.min_size.is_none_or(is_large)
     }
 }
@@ -152,7 +152,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::control::Publication;
+    use crate::wire::control::{Publication, PublicationKind};
     use crate::wire::id::ContentId;
 
     fn hit(name: &str, len: u64, holders: u32, kind: PublicationKind) -> Hit {

@@ -27,13 +27,23 @@ pub fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-/// The size of a file; how large a folder is stands in its listing only.
+/// The size of a file; how large a folder is stands in its listing only. Here, and not in its name, stands that
+/// a file is locked: names are others' to choose.
 #[must_use]
 pub fn size_of(file: &Publication) -> String {
     if file.kind.is_folder() {
         "folder".to_owned()
     } else {
-        size(file.len)
+        size(file.len) + lock_of(file)
+    }
+}
+
+/// What is said behind the size of a locked file.
+const fn lock_of(file: &Publication) -> &'static str {
+    if file.kind.is_locked() {
+        ", locked"
+    } else {
+        ""
     }
 }
 
@@ -76,7 +86,7 @@ pub fn hits(hits: &[Hit], scope: Scope, is_long: bool, width: Option<usize>) -> 
         .iter()
         .map(|hit| {
             let size = match hit.file.kind {
-                PublicationKind::File if is_long => hit.file.len.to_string(),
+                kind if is_long && kind.is_file() => hit.file.len.to_string() + lock_of(&hit.file),
                 _ => size_of(&hit.file),
             };
             let holders = counts.then(|| hit.holders.to_string());
@@ -116,8 +126,8 @@ pub fn shares(shares: &[Shared], is_long: bool, width: Option<usize>) -> String 
             let path = safe(&shared.path.to_string_lossy());
             let size = match shared.file.kind {
                 PublicationKind::HashingFolder => "folder".to_owned(),
-                _ if is_long => shared.contents.len.to_string(),
-                _ => size(shared.contents.len),
+                _ if is_long => shared.contents.len.to_string() + lock_of(&shared.file),
+                _ => size(shared.contents.len) + lock_of(&shared.file),
             };
             vec![
                 shared.file.shown_name(),
@@ -273,7 +283,7 @@ fn what(shared: &Shared) -> String {
         let files = counted(shared.contents.files, "file");
         format!("{name}, {files}, {size}, {id}")
     } else {
-        format!("{name}, {size}, {id}")
+        format!("{name}, {size}{}, {id}", lock_of(&shared.file))
     }
 }
 
@@ -302,10 +312,11 @@ pub fn downloaded(done: &Downloaded) -> String {
         String::new()
     };
     format!(
-        "Download successful: {} as {}{files}, {} in {:.1} s, {sources}, verified",
+        "Download successful: {} as {}{files}, {}{} in {:.1} s, {sources}, verified",
         done.file.shown_name(),
         safe(&done.path.to_string_lossy()),
         size(done.contents.len),
+        lock_of(&done.file),
         done.elapsed.as_secs_f64(),
     )
 }

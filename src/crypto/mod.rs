@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod handshake;
 pub mod identity;
 pub mod kdf;
+pub mod lock;
 pub mod password;
 pub mod random;
 pub mod replay;

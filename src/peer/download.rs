@@ -22,7 +22,7 @@ use super::store::{Here, Partial, StoreError};
 use super::target::Target;
 use super::throttle::Throttle;
 use super::transfers::{Handle, State};
-use super::{Downloaded, Origin, Wanted, unpack};
+use super::{Downloaded, Origin, Wanted, unlock, unpack};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::disk::survive_size_limit;
 use crate::proto::backoff::Retry;
@@ -30,6 +30,7 @@ use crate::proto::meter::Meter;
 use crate::wire::control::{Audience, Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
+use crate::wire::text::FileName;
 
 /// A disk that does not take the final name is asked again after this long.
 const DISK_PAUSE: Duration = Duration::from_secs(2);
@@ -121,7 +122,7 @@ impl Downloads {
             tree,
             driven,
         } = self.arrive(job, file.content, file.len).await?;
-        let (prefix, name) = (self.prefix.clone(), file.name.clone());
+        let (prefix, name) = (self.prefix.clone(), name_on_disk(file));
         let (place, content, layout) = (dir.to_owned(), file.content, tree.layout());
         let finish = move || {
             // One that ran beside another program, and was killed, has left what nobody needs any more. Before the
@@ -380,6 +381,16 @@ fn copy_from(shares: &Shares, growing: &Growing, given_up: &CancellationToken) -
         growing.put(piece, &buffer, &hash)?;
     }
     Ok(())
+}
+
+/// A locked file bears the ending of age until it is opened, where there is room for it.
+fn name_on_disk(file: &Publication) -> FileName {
+    let locked = file
+        .kind
+        .is_locked()
+        .then(|| format!("{}{}", file.name, unlock::SUFFIX));
+    let locked = locked.and_then(|name| name.parse().ok());
+    locked.unwrap_or_else(|| file.name.clone())
 }
 
 /// Makes the place for a content of `len` bytes.

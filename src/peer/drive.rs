@@ -33,7 +33,6 @@ use super::source::{Ask, Goal, Report};
 use super::store::{PART_IS_GONE, explain, is_lasting};
 use super::target::{Synced, Target};
 use crate::proto::swarm::{Arrival, Swarm};
-use crate::wire::control::PublicationKind;
 use crate::wire::id::PeerId;
 
 /// Reports that may wait.
@@ -182,7 +181,7 @@ impl<'a> Driver<'a> {
         };
         let file = &self.job.wanted.file;
         // Whoever has no more of a folder than its listing does not have the folder.
-        let is_published = growing.content() == file.content && file.kind == PublicationKind::File;
+        let is_published = growing.content() == file.content && file.kind.is_file();
         if self.downloads.seeds && is_published && self.announcement.is_none() {
             self.announcement = Some(self.downloads.announce(file.clone(), growing));
             // A crowd that began together is offered together.

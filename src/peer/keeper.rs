@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
+use super::locker::{LockedCopy, Locker};
 use super::shares::{Background, Entry, Shared, Shares, Subject, Withdrawn};
 use super::unfinished::Unfinished;
 use super::watch::Watch;
@@ -49,6 +50,8 @@ pub struct Keeper {
     pub unfinished: Unfinished,
     /// What tells of changes.
     pub watch: Watch,
+    /// Where locked copies are.
+    pub locker: Locker,
     /// People know that some changes are not told.
     pub warned: Arc<AtomicBool>,
     /// Who is told what is offered.
@@ -69,7 +72,67 @@ impl Keeper {
     /// # Errors
     /// When it cannot be shared, or the tracker does not take it; it is then announced later.
     pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        self.take(Subject::Named(path.to_owned(), name)).await
+        let shared = self.take(Subject::Named(path.to_owned(), name)).await?;
+        self.supersede(&shared).await;
+        Ok(shared)
+    }
+
+    /// Hashes, offers and publishes a locked copy of what lies at `path`, in the place of what was shared of it.
+    ///
+    /// # Errors
+    /// As [`Self::share`].
+    pub async fn share_locked(
+        &self,
+        path: &Path,
+        name: Option<FileName>,
+        copy: LockedCopy,
+    ) -> Result<Shared, ShareError> {
+        let subject = Subject::Locked {
+            path: path.to_owned(),
+            name,
+            copy: copy.path().to_owned(),
+        };
+        let shared = match self.take(subject).await {
+            // It is offered all the same, and announced later.
+            Err(error @ ShareError::Request(_)) => {
+                copy.keep();
+                return Err(error);
+            }
+            taken => taken?,
+        };
+        copy.keep();
+        self.supersede(&shared).await;
+        Ok(shared)
+    }
+
+    /// Takes back what else is offered of a path under the same name, where one of them is locked: whoever locks
+    /// a file wants it to be had locked only, and who shares it again wants what it is now.
+    async fn supersede(&self, shared: &Shared) {
+        for old in self.shares.at(&shared.path, &shared.file.name) {
+            let is_locked = shared.is_locked_copy() || old.shared().is_locked_copy();
+            if old.shared().file != shared.file && is_locked && self.shares.take_out(&old) {
+                // When it does not answer now, the next announcement says it.
+                let _ = self.take_back(old.shared().file.clone()).await;
+                self.discard_copies([old.shared().clone()]).await;
+            }
+        }
+    }
+
+    /// Removes the locked copies of what is shared no longer.
+    async fn discard_copies(&self, gone: impl IntoIterator<Item = Shared>) {
+        let copies: Vec<_> = gone.into_iter().filter(Shared::is_locked_copy).collect();
+        if copies.is_empty() {
+            return;
+        }
+        let locker = self.locker.clone();
+        let discarding =
+            spawn_blocking(move || copies.iter().for_each(|gone| locker.discard(gone)));
+        let _ = discarding.await;
+    }
+
+    /// Removes all locked copies that are shared: nothing is shared again after this.
+    pub async fn discard_all_copies(&self) {
+        self.discard_copies(self.shares.list()).await;
     }
 
     async fn take(&self, subject: Subject) -> Result<Shared, ShareError> {
@@ -79,8 +142,10 @@ impl Keeper {
             let path = path.clone();
             ShareError::Local { path, reason }
         })?;
-        // Before it is read: what changes meanwhile is heard of as well.
-        self.watch(&path).await;
+        if subject.copy().is_none() {
+            // Before it is read: what changes meanwhile is heard of as well.
+            self.watch(&path).await;
+        }
         // Until the id can be found: there is no moment in which nothing of it can.
         let _named = self.name_unhashed(subject.clone());
         let shared = match self.shares.take(subject).await {
@@ -189,6 +254,7 @@ impl Keeper {
             // One that is not answered must not keep the others published.
             done = done.and(self.take_back(shared.file.clone()).await);
         }
+        self.discard_copies(gone.iter().cloned()).await;
         done.map(|()| gone)
     }
 
@@ -308,8 +374,10 @@ impl Keeper {
             if !self.background.kept.is_wanted(&shared) {
                 continue;
             }
-            self.watch(&shared.path).await;
             let subject = Subject::Before(shared.clone());
+            if subject.copy().is_none() {
+                self.watch(&shared.path).await;
+            }
             let named = self.name_unhashed(subject.clone());
             match self.shares.prepare(subject).await {
                 Ok(entry) => {
@@ -388,7 +456,9 @@ impl Keeper {
 
     /// Offers what lies at `path` as it is now.
     async fn refresh(&self, path: &Path) {
-        let wanted = self.background.kept.at(path);
+        let mut wanted = self.background.kept.at(path);
+        // What happens to a file does not happen to its locked copy.
+        wanted.retain(|shared| !shared.is_locked_copy());
         if !wanted.is_empty() {
             self.watch(path).await;
         }
@@ -486,6 +556,7 @@ mod tests {
         Keeper {
             shares: Shares::new(background.clone()).0,
             watch: Watch::new(background.changes.clone()),
+            locker: Locker::new(None),
             background,
             unfinished: Unfinished::new(memory, Restart::Ignores),
             warned: Arc::default(),

@@ -28,6 +28,7 @@ pub mod kept;
 pub mod liars;
 pub mod listen;
 pub mod listing;
+pub mod locker;
 pub mod membership;
 pub mod meter;
 pub mod name;
@@ -45,6 +46,7 @@ pub mod target;
 pub mod throttle;
 pub mod transfers;
 pub mod unfinished;
+pub mod unlock;
 pub mod unpack;
 pub mod upload;
 pub mod walk;
@@ -75,6 +77,7 @@ pub use self::keeper::Restart;
 use self::kept::Kept;
 use self::liars::Liars;
 pub use self::listing::Listing;
+use self::locker::{LockedCopy, Locker};
 use self::membership::Membership;
 use self::people::People;
 use self::pins::Pins;
@@ -258,7 +261,16 @@ impl Peer {
         };
         // Before anybody asks what is shared, or wants to share some of it no longer.
         let kept = background.kept.clone();
-        let _ = tokio::task::spawn_blocking(move || kept.load()).await;
+        let (locker, own) = (Locker::new(settings.state_dir.as_deref()), memory.clone());
+        let cleaner = (settings.restart == Restart::Restores).then(|| locker.clone());
+        let loading = move || {
+            kept.load();
+            // What cannot be read now may be read at the next start.
+            if let Some(locker) = cleaner.filter(|_| own.database().is_some()) {
+                locker.clean(&kept.unread());
+            }
+        };
+        let _ = tokio::task::spawn_blocking(loading).await;
         let unfinished = Unfinished::new(memory, settings.unfinished);
         let (shares, withdrawn) = Shares::new(background.clone());
         let offers = Offers {
@@ -284,6 +296,7 @@ impl Peer {
         let listening = listener.run(membership.clone(), offers.clone(), shutdown.clone());
         let keeper = Keeper {
             watch: Watch::new(background.changes.clone()),
+            locker,
             warned: Arc::default(),
             shares,
             background,
@@ -407,6 +420,56 @@ impl Peer {
         Ok(shared)
     }
 
+    /// Where locked copies are.
+    #[must_use]
+    pub fn locker(&self) -> &Locker {
+        &self.0.keeper.locker
+    }
+
+    /// Makes a locked copy of the file at `path`, for [`Self::share_locked`]. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// When it is no file, cannot be read, or the copy cannot be made.
+    pub async fn lock(&self, path: &Path, password: Password) -> Result<LockedCopy, ShareError> {
+        let (locker, own) = (self.0.keeper.locker.clone(), path.to_owned());
+        let given_up = CancellationToken::new();
+        let _until = given_up.clone().drop_guard();
+        let locking = move || locker.lock(&own, &password, &given_up);
+        let locked = tokio::task::spawn_blocking(locking).await;
+        let locked = locked.unwrap_or_else(|error| Err(error.to_string()));
+        let path = path.to_owned();
+        locked.map_err(|reason| ShareError::Local { path, reason })
+    }
+
+    /// Publishes a locked copy of the file at `path`, under its own name or `name`, in the place of what was shared
+    /// of it: for good, or for this time.
+    ///
+    /// # Errors
+    /// As [`Self::share`].
+    pub async fn share_locked(
+        &self,
+        path: &Path,
+        name: Option<FileName>,
+        copy: LockedCopy,
+        time: Option<Duration>,
+    ) -> Result<Shared, ShareError> {
+        let shared = self.0.keeper.share_locked(path, name, copy).await?;
+        match time {
+            None => self.0.keeper.stay(&shared),
+            Some(time) => {
+                let shutdown = self.0.shutdown.clone();
+                self.0.keeper.pass(shared.clone(), time, shutdown);
+            }
+        }
+        Ok(shared)
+    }
+
+    /// Is what was downloaded shared on, also after the next start?
+    #[must_use]
+    pub fn shares_on(&self) -> bool {
+        self.0.settings.seed && self.0.settings.restart == Restart::Restores
+    }
+
     /// Withdraws what `selects`; returns it.
     ///
     /// # Errors
@@ -517,6 +580,10 @@ impl Peer {
         let deadline = tokio::time::Instant::now() + FAREWELL;
         for task in tasks {
             let _ = tokio::time::timeout_at(deadline, task).await;
+        }
+        if self.0.settings.restart == Restart::Ignores {
+            let discarding = self.0.keeper.discard_all_copies();
+            let _ = tokio::time::timeout_at(deadline, discarding).await;
         }
         let people = self.0.people.clone();
         let written = tokio::task::spawn_blocking(move || people.write());

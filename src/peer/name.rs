@@ -25,15 +25,29 @@ pub fn name_anew(
     (prefix, name): (&str, &FileName),
     fail: impl Fn(&Path, &io::Error) -> StoreError,
 ) -> Result<PathBuf, StoreError> {
+    let rename = |path: &Path| disk::rename_new(hidden, path);
+    name_by(dir, (prefix, name.as_str()), fail, rename)
+}
+
+/// The same by another call, which must refuse a name that is taken. Blocking.
+///
+/// # Errors
+/// As [`name_anew`].
+pub fn name_by(
+    dir: &Path,
+    (prefix, name): (&str, &str),
+    fail: impl Fn(&Path, &io::Error) -> StoreError,
+    mut rename: impl FnMut(&Path) -> io::Result<()>,
+) -> Result<PathBuf, StoreError> {
     for copy in 1..=MAX_COPIES {
-        let path = dir.join(safe_file_name(prefix, name.as_str(), copy));
-        match disk::rename_new(hidden, &path) {
+        let path = dir.join(safe_file_name(prefix, name, copy));
+        match rename(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(fail(&path, &error)),
         }
     }
-    let path = dir.join(safe_file_name(prefix, name.as_str(), 1));
+    let path = dir.join(safe_file_name(prefix, name, 1));
     let reason = "too many have this name there; move some of them away";
     Err(StoreError::lasting(&path, reason))
 }

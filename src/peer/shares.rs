@@ -36,12 +36,20 @@ pub struct Shared {
     /// Where it lies, as it was named.
     pub path: PathBuf,
     /// Where that led when it was named, without any link. What lies behind other links later is not what
-    /// somebody wanted to share.
+    /// somebody wanted to share. Of a locked file of ours it is the copy.
     pub real: PathBuf,
     /// It came as a download: whoever deletes it wants it to be shared no longer.
     pub is_download: bool,
     /// What is in it.
     pub contents: Contents,
+}
+
+impl Shared {
+    /// Is it shared as a locked copy, which lies elsewhere than at the path?
+    #[must_use]
+    pub const fn is_locked_copy(&self) -> bool {
+        self.file.kind.is_locked() && !self.is_download
+    }
 }
 
 /// How much somebody gets who downloads a share.
@@ -62,6 +70,15 @@ pub enum Subject {
     Downloaded(PathBuf, FileName),
     /// What was shared before: it has to lie where it lay, and to be a file or a folder as it was.
     Before(Shared),
+    /// A file that somebody names, under its own name or this one, in the form of its locked copy.
+    Locked {
+        /// Where the file lies.
+        path: PathBuf,
+        /// Its name for others.
+        name: Option<FileName>,
+        /// The copy.
+        copy: PathBuf,
+    },
 }
 
 /// A share that had to be taken back, and why.
@@ -105,14 +122,23 @@ impl Subject {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Named(path, _) | Self::Downloaded(path, _) => path,
+            Self::Named(path, _) | Self::Downloaded(path, _) | Self::Locked { path, .. } => path,
             Self::Before(shared) => &shared.path,
+        }
+    }
+
+    /// The locked copy that is shared in the place of what lies at the path.
+    pub(super) fn copy(&self) -> Option<&Path> {
+        match self {
+            Self::Locked { copy, .. } => Some(copy),
+            Self::Before(shared) if shared.is_locked_copy() => Some(&shared.real),
+            _ => None,
         }
     }
 
     const fn is_download(&self) -> bool {
         match self {
-            Self::Named(..) => false,
+            Self::Named(..) | Self::Locked { .. } => false,
             Self::Downloaded(..) => true,
             Self::Before(shared) => shared.is_download,
         }

@@ -22,7 +22,8 @@ use crate::wire::id::ContentId;
 /// The upper bits of a length say that it is a folder's, or of what is being hashed: lengths end far below them.
 const FOLDER: u64 = 1 << 63;
 const HASHING: u64 = 1 << 62;
-const KIND: u64 = FOLDER | HASHING;
+const LOCKED: u64 = 1 << 61;
+const KIND: u64 = FOLDER | HASHING | LOCKED;
 
 struct Content {
     id: ContentId,
@@ -202,6 +203,7 @@ impl Catalog {
             0 => PublicationKind::File,
             FOLDER => PublicationKind::Folder,
             HASHING => PublicationKind::HashingFile,
+            LOCKED => PublicationKind::LockedFile,
             _ => PublicationKind::HashingFolder,
         };
         let claim = Claim {
@@ -354,7 +356,8 @@ fn len_and_kind(file: &Publication) -> u64 {
         PublicationKind::File => file.len,
         PublicationKind::Folder => file.len | FOLDER,
         PublicationKind::HashingFile => file.len | HASHING,
-        PublicationKind::HashingFolder => file.len | KIND,
+        PublicationKind::HashingFolder => file.len | FOLDER | HASHING,
+        PublicationKind::LockedFile => file.len | LOCKED,
     }
 }
 
@@ -402,6 +405,7 @@ mod tests {
             0 => PublicationKind::Folder,
             1 => PublicationKind::HashingFile,
             2 => PublicationKind::HashingFolder,
+            3 => PublicationKind::LockedFile,
             _ => PublicationKind::File,
         }
     }

@@ -57,7 +57,7 @@ pub fn file_json(file: &Publication) -> Value {
     let size = (is_hashed || !file.kind.is_folder()).then_some(file.len);
     json!({
         "v": 1, "type": "file", "kind": kind, "name": file.name.as_str(), "size": size,
-        "id": id, "hashing": !is_hashed, "locked": false,
+        "id": id, "hashing": !is_hashed, "locked": file.kind.is_locked(),
     })
 }
 

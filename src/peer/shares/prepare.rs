@@ -48,12 +48,10 @@ impl Shares {
     /// # Errors
     /// When it cannot be shared.
     pub fn unhashed(subject: &Subject) -> Result<Publication, String> {
-        let Seen { name, found, .. } = look(subject)?;
-        let (kind, len) = if found.is_dir() {
-            (PublicationKind::Folder, 0)
-        } else {
-            (PublicationKind::File, found.len())
-        };
+        let Seen {
+            name, found, kind, ..
+        } = look(subject)?;
+        let len = if kind.is_folder() { 0 } else { found.len() };
         Ok(Publication::being_hashed(name, len, kind))
     }
 
@@ -74,6 +72,7 @@ impl Shares {
             real,
             found,
             name,
+            kind,
         } = seen;
         meter.len.store(found.len(), Ordering::Relaxed);
         let paths = [real.clone()];
@@ -84,7 +83,7 @@ impl Shares {
             name,
             content,
             len,
-            kind: PublicationKind::File,
+            kind,
         };
         Ok(Entry::of_file(file, path, real, hashed))
     }
@@ -210,18 +209,20 @@ struct Seen {
     real: PathBuf,
     found: Metadata,
     name: FileName,
+    kind: PublicationKind,
 }
 
 fn look(subject: &Subject) -> Result<Seen, String> {
     let path = std::path::absolute(subject.path()).map_err(|error| explain(&error))?;
-    let real = path.canonicalize().map_err(|error| explain(&error))?;
+    let lies_at = subject.copy().unwrap_or(&path);
+    let real = lies_at.canonicalize().map_err(|error| explain(&error))?;
     let found = std::fs::symlink_metadata(&real).map_err(|error| explain(&error))?;
     let own_name = || {
         let name = path.file_name().or(real.file_name())?;
         FileName::from_local(&name.to_string_lossy())
     };
     let name = match subject {
-        Subject::Named(_, name) => name.clone().or_else(own_name),
+        Subject::Named(_, name) | Subject::Locked { name, .. } => name.clone().or_else(own_name),
         Subject::Downloaded(_, name) => {
             if path.is_symlink() {
                 return Err(ELSEWHERE.to_owned());
@@ -245,6 +246,13 @@ fn look(subject: &Subject) -> Result<Seen, String> {
         }
     };
     let name = name.ok_or("it has no name to share it under; give one with --as")?;
+    let kind = match subject {
+        _ if found.is_dir() => PublicationKind::Folder,
+        Subject::Locked { .. } => PublicationKind::LockedFile,
+        // What came as a locked file, or was locked here, is one as long as it is the same.
+        Subject::Before(shared) if shared.file.kind.is_locked() => PublicationKind::LockedFile,
+        _ => PublicationKind::File,
+    };
     let home = if found.is_dir() {
         Some(real.as_path())
     } else {
@@ -258,5 +266,6 @@ fn look(subject: &Subject) -> Result<Seen, String> {
         real,
         found,
         name,
+        kind,
     })
 }

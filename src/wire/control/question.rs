@@ -50,6 +50,8 @@ pub enum PublicationKind {
     HashingFile,
     /// A folder that is being hashed: it has a name.
     HashingFolder,
+    /// One file that is locked with a password of its own; the content is its bytes, in the format of age.
+    LockedFile,
 }
 
 impl PublicationKind {
@@ -62,7 +64,19 @@ impl PublicationKind {
     /// Is its id known? What is still being hashed can be found, and not be fetched.
     #[must_use]
     pub const fn is_hashed(self) -> bool {
-        matches!(self, Self::File | Self::Folder)
+        matches!(self, Self::File | Self::LockedFile | Self::Folder)
+    }
+
+    /// Is it one file whose id is known?
+    #[must_use]
+    pub const fn is_file(self) -> bool {
+        matches!(self, Self::File | Self::LockedFile)
+    }
+
+    /// Does what is fetched open with a password only?
+    #[must_use]
+    pub const fn is_locked(self) -> bool {
+        matches!(self, Self::LockedFile)
     }
 }
 
