@@ -17,6 +17,7 @@ use data_encoding::HEXLOWER;
 
 use crate::crypto::kdf::NetworkName;
 use crate::disk::{PrivateFileError, read_private, write_private};
+pub use crate::proto::talk::Regard;
 use crate::wire::id::{Fingerprint, PeerId};
 use crate::wire::text::UserName;
 
@@ -36,24 +37,6 @@ pub enum Standing {
     Trusted,
     /// It reaches us under no name.
     Blocked,
-}
-
-/// What we think of somebody who has this name and this key now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Regard {
-    /// Never met.
-    Unknown,
-    /// The name has the key that it always had.
-    Met,
-    /// The key is trusted.
-    Trusted,
-    /// The key is blocked, under whatever name.
-    Blocked,
-    /// The name was met with another key: somebody else, or the same person with a new one.
-    OtherKey {
-        /// The key that is known.
-        known: PeerId,
-    },
 }
 
 /// Somebody whom we know.

@@ -18,4 +18,5 @@ mod resumes;
 pub mod session;
 mod sessions;
 pub mod swarm;
+pub mod talk;
 pub mod tempo;
