@@ -12,6 +12,10 @@ use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::id::ContentId;
 use crate::wire::talk::{Offer, OfferAnswer, OfferState, Receipt, Whose};
 
+fn start() -> Instant {
+    Instant::now()
+}
+
 const S: Duration = Duration::from_secs(1);
 
 fn offer(file: &str) -> Offer {
@@ -562,6 +566,23 @@ fn row_78_what_is_not_accepted_leads_to_nothing_and_its_denial_is_remembered() {
 }
 
 #[test]
+fn whoever_does_not_want_the_file_does_not_want_the_talk_that_was_for_it() {
+    let mut world = World::new(2);
+    let id = world.offer(0, 1, offer("a.txt"));
+    let other = world.offer(0, 1, offer("b.txt"));
+    world.run();
+    world.answer(1, Verdict::No);
+    world.run();
+    for offer in [id, other] {
+        let why = OfferEnd::NoTalk(CallEnd::Refused(Answer::No));
+        let ended = Event::OfferEnded { offer, why };
+        assert!(world.sides[0].events.contains(&ended));
+    }
+    assert!(world.sides[1].taken().is_empty() && !world.talks(0, 1));
+    world.assert_idle();
+}
+
+#[test]
 fn trust_takes_offers_without_a_question_and_always_is_for_all_that_wait() {
     let mut world = talking();
     for file in ["a", "b", "c"] {
@@ -577,9 +598,13 @@ fn trust_takes_offers_without_a_question_and_always_is_for_all_that_wait() {
     assert_eq!(world.sides[1].taken().len(), 4);
     assert_eq!(world.sides[1].asked(), 2);
     world.regard(1, 0, Regard::OtherKey { known: key(9) });
-    world.offer(0, 1, offer("e"));
+    let id = world.offer(0, 1, offer("e"));
     world.run();
     assert_eq!(world.sides[1].taken().len(), 4, "no longer that person");
+    assert_eq!(world.sides[1].asked(), 2);
+    let why = OfferEnd::Refused(OfferAnswer::Denied);
+    let ended = Event::OfferEnded { offer: id, why };
+    assert!(world.sides[0].events.contains(&ended));
 }
 
 #[test]

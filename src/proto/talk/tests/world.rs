@@ -127,7 +127,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(sides: usize) -> Self {
-        let now = Instant::now();
+        let now = super::start();
         Self {
             now,
             sides: (0..sides).map(|number| Side::new(number, now)).collect(),
