@@ -29,6 +29,7 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         tracker_host: "127.0.0.1".to_owned(),
         tracker_port: port,
         tracker_key: None,
+        tracker_pin: None,
         user: name.parse().unwrap(),
         password: None,
         ports: (0, 0),

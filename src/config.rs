@@ -39,6 +39,8 @@ pub struct Config {
     pub tracker: TrackerSection,
     /// The peer.
     pub peer: PeerSection,
+    /// The local network.
+    pub discovery: DiscoverySection,
     /// How much at a time.
     pub limits: LimitsSection,
     /// What is tried again, and how often.
@@ -102,6 +104,16 @@ pub struct PeerSection {
     pub prefix: Option<String>,
     /// Share on what was downloaded.
     pub seed: Option<bool>,
+}
+
+/// `[discovery]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscoverySection {
+    /// Show a tracker to the local network, and let peers look for one there.
+    pub lan: Option<bool>,
+    /// UDP port of beacons.
+    pub port: Option<u16>,
 }
 
 /// `[limits]`
@@ -345,6 +357,11 @@ impl Config {
                 },
                 self.peer,
                 lower.peer
+            ),
+            discovery: over!(
+                DiscoverySection { lan, port },
+                self.discovery,
+                lower.discovery
             ),
             limits: over!(
                 LimitsSection {

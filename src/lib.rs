@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod disk;
 pub mod ipc;
 pub mod keyfile;
+pub mod lan;
 pub mod logging;
 pub mod nearest;
 pub mod net;

@@ -20,19 +20,20 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ipc", &["disk"]),
     ("keyfile", &["disk", "crypto", "wire"]),
     ("net", &["proto", "crypto", "wire"]),
+    ("lan", &["net", "proto", "crypto", "wire"]),
     (
         "tracker",
         &["net", "keyfile", "disk", "proto", "crypto", "wire"],
     ),
     (
         "peer",
-        &["net", "keyfile", "disk", "proto", "crypto", "wire"],
+        &["lan", "net", "keyfile", "disk", "proto", "crypto", "wire"],
     ),
     (
         "cli",
         &[
-            "tracker", "peer", "ipc", "net", "keyfile", "disk", "config", "logging", "shutdown",
-            "nearest", "proto", "crypto", "wire",
+            "tracker", "peer", "ipc", "lan", "net", "keyfile", "disk", "config", "logging",
+            "shutdown", "nearest", "proto", "crypto", "wire",
         ],
     ),
     ("lib", &[]),

@@ -219,6 +219,9 @@ pub struct TrackerArgs {
     /// Numbers for Prometheus, at http://ADDR/metrics: PORT of loopback, or ADDRESS:PORT
     #[arg(long, value_name = "ADDR", env = "P2PFS_METRICS")]
     pub metrics: Option<String>,
+    /// Do not show the tracker to the local network
+    #[arg(long)]
+    pub no_beacon: bool,
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub allow_weak_passphrase: bool,
@@ -233,7 +236,7 @@ pub struct TrackerArgs {
 /// How to join, for everything that needs a tracker.
 #[derive(Clone, Debug, Default, Args)]
 pub struct JoinArgs {
-    /// The tracker: HOST or HOST:PORT
+    /// The tracker: HOST, HOST:PORT, auto (one on the local network) or none (no tracker at all)
     #[arg(short, long, value_name = "HOST[:PORT]", env = "P2PFS_TRACKER", value_parser = NonEmptyStringValueParser::new())]
     pub tracker: Option<String>,
     /// The key print that the tracker must have

@@ -86,7 +86,14 @@ impl Demo {
         self.step("Machine 1 runs the tracker: p2pfs tracker")?;
         let mut tracker = self.start(
             "tracker",
-            &["tracker", "--port", "0", "--bind", "127.0.0.1"],
+            &[
+                "tracker",
+                "--port",
+                "0",
+                "--bind",
+                "127.0.0.1",
+                "--no-beacon",
+            ],
         )?;
         let listening = tracker.wait_for("Tracker listening on ").await?;
         let address = listening

@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use self::machine::{clock, configuration, downloads, open_files, state};
 use super::args::{Global, JoinArgs, TrackerArgs, from_environment};
 use super::ask::{self, Dialog, Purpose};
+use super::discovery;
 use super::exit::{Class, Failure};
 use super::logs;
+use super::place::Place;
 use super::screen::Screen;
 use super::setup::{self, Home, Setup};
 use super::status;
@@ -152,7 +154,7 @@ pub(super) async fn run(global: &Global, args: &JoinArgs, screen: &Screen) -> Re
             report.tell("downloads", downloads(&settings.downloads))?;
             report.tell("open files", open_files())?;
             if is_named {
-                tracker(&setup, &settings, &mut report).await?;
+                whereabouts(&setup, &join, settings, &mut report).await?;
             } else {
                 let hint = "give --tracker HOST to try one".to_owned();
                 report.tell(
@@ -228,6 +230,41 @@ async fn tracker_port(setup: &Setup, report: &mut Report<'_>) -> Result<(), Fail
     report.tell("tracker port", found)
 }
 
+/// The tracker, wherever it is to be.
+async fn whereabouts(
+    setup: &Setup,
+    join: &JoinArgs,
+    mut settings: peer::Settings,
+    report: &mut Report<'_>,
+) -> Result<(), Failure> {
+    let place = setup.place(join)?;
+    if let Place::Host(..) = place {
+        return tracker(setup, &settings, report).await;
+    }
+    let lan = match discovery::lan_settings(setup, settings.bind) {
+        Ok(lan) => lan,
+        Err(failure) => return report.tell("local network", Finding::Wrong(failure)),
+    };
+    if place == Place::Nowhere {
+        return report.tell("local network", Finding::of(discovery::try_port(lan)));
+    }
+    let network = setup.network()?;
+    match discovery::trackers(lan, &network).await {
+        Err(failure) => report.tell("local network", Finding::Wrong(failure)),
+        Ok(found) => {
+            let list: Vec<_> = found.iter().flatten().map(ToString::to_string).collect();
+            let line = format!("a tracker answers at {}", list.join(", "));
+            report.tell("local network", Finding::Fine(line))?;
+            if let Some(address) = found.iter().flatten().next() {
+                let target = Target::at(*address);
+                (settings.tracker_host, settings.tracker_port) = (target.host, target.port);
+                settings.tracker_pin = Some(discovery::PIN.to_owned());
+            }
+            tracker(setup, &settings, report).await
+        }
+    }
+}
+
 async fn tracker(
     setup: &Setup,
     settings: &peer::Settings,
@@ -237,6 +274,7 @@ async fn tracker(
         host: settings.tracker_host.clone(),
         port: settings.tracker_port,
         key: settings.tracker_key,
+        pin: settings.tracker_pin.clone(),
         pins: None,
     };
     let (address, mut time) = (target.address(), None);
@@ -328,7 +366,7 @@ async fn admission(
     )?;
     let pins = setup::state_dir(&setup.global, "peer").map(|dir| Pins::in_dir(&dir));
     let pin = match pins {
-        Some(pins) => pins.check(&target.address(), &network, &enrolled.tracker),
+        Some(pins) => pins.check(&target.pinned_as(), &network, &enrolled.tracker),
         None => Ok(Pin::New),
     };
     report.tell(

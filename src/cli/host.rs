@@ -14,10 +14,11 @@ use super::client::Outlet;
 use super::command::Command;
 use super::executor::{Executor, Patience};
 use super::exit::{Class, Failure};
+use super::place::Place;
+use super::render;
 use super::screen::{Screen, Style};
 use super::status::{self, Presence};
 use super::telling::{self, Told};
-use super::{render, setup};
 use crate::crypto::kdf::NetworkName;
 use crate::ipc::{Client, End, Host, Replies, Request};
 
@@ -80,10 +81,15 @@ impl PeerHost {
         let Some(asked) = &client.tracker else {
             return Ok(());
         };
-        let (host, port) = setup::parse_tracker(asked)?;
         let peer = self.executor.peer();
-        let own = setup::parse_tracker(&peer.tracker_address()).ok();
-        let is_same = own.as_ref() == Some(&(host.clone(), port))
+        let (host, port) = match Place::parse(asked)? {
+            Place::Host(host, port) => (host, port),
+            // Whichever it has found, or was told.
+            Place::Auto => return Ok(()),
+            Place::Nowhere => return Err(other(&peer.tracker_address(), asked)),
+        };
+        let own = Place::parse(&peer.tracker_address()).ok();
+        let is_same = own == Some(Place::Host(host.clone(), port))
             || tokio::net::lookup_host((host, port))
                 .await
                 .is_ok_and(|mut found| {

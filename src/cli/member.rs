@@ -15,6 +15,7 @@ use super::executor::{self, Executor, Patience};
 use super::exit::{Class, Failure};
 use super::host::PeerHost;
 use super::options::{AddArgs, DownloadOptions};
+use super::place::Place;
 use super::prompt::{self, End};
 use super::setup::{Home, WithoutHome};
 use super::status::Presence;
@@ -281,6 +282,16 @@ impl Context {
         let network = group.network().clone();
         let mut settings = self.setup.peer(join, &home, restart)?;
         settings.unfinished = unfinished;
+        match self.setup.place(join)? {
+            Place::Host(..) => {}
+            Place::Auto => self.find_tracker(&mut settings, &group).await?,
+            Place::Nowhere => {
+                return Err(Failure::usage(
+                    "the tracker cannot be \"none\": nothing works without one",
+                )
+                .hint("give the HOST where p2pfs tracker runs, or auto"));
+            }
+        }
         let (file, screen) = (join.password_file.clone(), self.screen.clone());
         settings.password = self
             .asked(move || ask::password_file(file.as_deref(), &screen))
@@ -378,7 +389,7 @@ impl Context {
     }
 
     /// Asks somebody, on a thread that may wait.
-    async fn asked<T: Send + 'static>(
+    pub(super) async fn asked<T: Send + 'static>(
         &self,
         ask: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {

@@ -8,6 +8,7 @@ pub mod command;
 pub mod completion;
 pub mod demo;
 pub mod dialog;
+mod discovery;
 mod doctor;
 pub mod editor;
 pub mod executor;
@@ -23,6 +24,7 @@ pub mod modes;
 pub mod oneshot;
 pub mod options;
 pub mod passphrase;
+pub mod place;
 pub mod prompt;
 mod qr;
 pub mod questions;
@@ -266,6 +268,7 @@ impl Context {
         let (dir, lock) = Home::of_tracker(self.global())?;
         let settings = self.setup.tracker(args, dir.clone())?;
         let network = group.network().clone();
+        let bind = settings.bind;
         let tracker = Tracker::bind(settings, group)?;
         let (port, key) = (tracker.port(), tracker.id().fingerprint());
         let addresses = tracker.addresses();
@@ -316,6 +319,10 @@ impl Context {
                 None
             }
         };
+        if !args.no_beacon {
+            let shutdown = self.shutdown.token().clone();
+            self.show_tracker(&network, (bind, port), shutdown);
+        }
         service::ready(&format!("listening on {}", with_port(host, port)));
         tracker.run(self.shutdown.token().clone()).await;
         service::stopping();

@@ -8,6 +8,7 @@ use super::args::{Action, Cli, JoinArgs, TrackerArgs};
 use super::ask::{self, Purpose};
 use super::dialog::{self, Asker, Role};
 use super::exit::Failure;
+use super::place::Place as Whereabouts;
 use super::screen::Screen;
 use super::{executor, setup};
 use crate::crypto::kdf::{Group, NetworkName};
@@ -78,7 +79,8 @@ impl Questions {
             text.cloned().filter(|text| !text.is_empty())
         };
         person
-            .tell("Where it runs: HOST, HOST:PORT, or the whole line that it printed for others.");
+            .tell("Where it runs: HOST, HOST:PORT, or the whole line that it printed for others;");
+        person.tell("auto looks for it on the local network, none does without one there.");
         let host = usual(&self.join.tracker, &self.host).unwrap_or_else(|| "localhost".to_owned());
         let place = dialog::question(person, "Tracker host", Some(&host), parse_place)?;
         let name = usual(&self.join.name, &self.name)
@@ -123,7 +125,7 @@ fn parse_place(answer: &str) -> Result<Place, String> {
             network: network.map_err(|error| format!("--network {error}"))?,
         };
     }
-    setup::parse_tracker(&place.tracker).map_err(|failure| failure.line())?;
+    Whereabouts::parse(&place.tracker).map_err(|failure| failure.line())?;
     Ok(place)
 }
 
@@ -148,6 +150,10 @@ mod tests {
     fn an_address_is_taken_and_so_is_the_line_of_a_tracker() {
         let place = |answer: &str| parse_place(answer).unwrap();
         assert_eq!(place("hub:1").tracker, "hub:1");
+        assert_eq!(
+            (place("auto").tracker, place(" none ").tracker),
+            ("auto".into(), "none".into())
+        );
         assert_eq!(place(" ::1 ").key, None);
         let line = "p2pfs peer --tracker 192.0.2.2 --tracker-key skeu-3vci-4jc6-d3hp";
         for answer in [line.to_owned(), format!("Others join with:  {line}\n")] {
@@ -161,7 +167,6 @@ mod tests {
         for wrong in [
             "",
             "a b",
-            "auto",
             "p2pfs peer --name x",
             "p2pfs peer --tracker h --tracker-key zz",
             "p2pfs peer --tracker 'a b'",

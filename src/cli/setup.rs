@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::args::{Global, JoinArgs, TrackerArgs};
 use super::exit::{Class, Failure};
+use super::place::Place;
 use super::screen::Screen;
 use crate::config::{Config, parse_bind, parse_ports, parse_rate};
 use crate::crypto::identity::Identity;
@@ -22,10 +23,12 @@ use crate::peer::Limits;
 use crate::proto::backoff::Retry;
 use crate::wire::id::Fingerprint;
 use crate::wire::text::{UserName, safe};
-use crate::{peer, tracker};
+use crate::{lan, peer, tracker};
 
 /// The tracker's port, and where peers look for it.
 pub const DEFAULT_PORT: u16 = 9000;
+/// UDP port of beacons.
+const DEFAULT_BEACON_PORT: u16 = 9009;
 const DEFAULT_PEER_PORTS: (u16, u16) = (8001, 8100);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 const DEFAULT_SILENCE: Duration = Duration::from_secs(3);
@@ -141,6 +144,31 @@ impl Setup {
         state_dir(&self.global, "tracker").map(|dir| dir.join("credentials"))
     }
 
+    /// Where the tracker is.
+    ///
+    /// # Errors
+    /// When nobody said it, or it makes no sense.
+    pub fn place(&self, args: &JoinArgs) -> Result<Place, Failure> {
+        let configured = self.config.tracker.address.as_ref();
+        let address = args.tracker.as_ref().or(configured);
+        let address = address.ok_or_else(|| {
+            Failure::usage("no tracker").hint(
+                "give --tracker HOST, or set P2PFS_TRACKER; --tracker auto looks for one on the local network",
+            )
+        })?;
+        Place::parse(address)
+    }
+
+    /// How the local network is used, by somebody who listens on `bind`; absent where it shall not be.
+    #[must_use]
+    pub fn lan(&self, bind: Option<IpAddr>) -> Option<lan::Settings> {
+        let config = &self.config.discovery;
+        config.lan.unwrap_or(true).then(|| lan::Settings {
+            port: config.port.unwrap_or(DEFAULT_BEACON_PORT),
+            bind,
+        })
+    }
+
     /// How the peer joins and works.
     ///
     /// # Errors
@@ -152,14 +180,11 @@ impl Setup {
         restart: peer::Restart,
     ) -> Result<peer::Settings, Failure> {
         let config = &self.config.peer;
-        let address = args
-            .tracker
-            .as_ref()
-            .or(self.config.tracker.address.as_ref());
-        let address = address.ok_or_else(|| {
-            Failure::usage("no tracker").hint("give --tracker HOST, or set P2PFS_TRACKER")
-        })?;
-        let (tracker_host, tracker_port) = parse_tracker(address)?;
+        let (tracker_host, tracker_port) = match self.place(args)? {
+            Place::Host(host, port) => (host, port),
+            // Not known yet.
+            Place::Auto | Place::Nowhere => ("localhost".to_owned(), DEFAULT_PORT),
+        };
         let ports = args.port.as_ref().or(config.port.as_ref());
         let prefix = config
             .prefix
@@ -182,6 +207,7 @@ impl Setup {
             tracker_host,
             tracker_port,
             tracker_key: self.tracker_key(args)?,
+            tracker_pin: None,
             user: match &args.login {
                 Some(login) => super::executor::parse_user(login)?,
                 None => home.user_name(self.user_name(args)?)?,
@@ -308,54 +334,6 @@ pub fn login_name() -> UserName {
         .filter_map(|name| name.parse().ok())
         .next()
         .unwrap_or_else(fallback)
-}
-
-/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, or a bare IPv6 address.
-///
-/// # Errors
-/// When it is none of them.
-pub fn parse_tracker(text: &str) -> Result<(String, u16), Failure> {
-    let wrong = || {
-        Failure::usage(format!(
-            "\"{text}\" is not a tracker; write HOST or HOST:PORT"
-        ))
-    };
-    let text = text.trim();
-    if matches!(text, "auto" | "none") {
-        // A host of that name is written with its port.
-        return Err(Failure::usage(format!(
-            "the tracker cannot be \"{text}\": it is not looked for on the local network, and nothing works without one"
-        ))
-        .hint("give the HOST where p2pfs tracker runs"));
-    }
-    if text.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Ok((text.to_owned(), DEFAULT_PORT));
-    }
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => rest
-            .split_once(']')
-            .map(|(host, rest)| (host, rest.strip_prefix(':')))
-            .ok_or_else(wrong)?,
-        None => text
-            .split_once(':')
-            .map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let port = match port {
-        Some(port) => port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(wrong)?,
-        None => DEFAULT_PORT,
-    };
-    if host.is_empty()
-        || host
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || c == '/')
-    {
-        return Err(wrong());
-    }
-    Ok((host.to_owned(), port))
 }
 
 fn bind(text: Option<&String>) -> Result<Option<IpAddr>, Failure> {
@@ -527,39 +505,6 @@ fn open(dir: &Path) -> Result<DirLock, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tracker_is_named_in_many_ways() {
-        for (text, host, port) in [
-            ("hub", "hub", 9000),
-            ("hub:1", "hub", 1),
-            ("192.168.1.100:65535", "192.168.1.100", 65535),
-            ("::1", "::1", 9000),
-            ("[::1]", "::1", 9000),
-            ("[fd00::1]:9001", "fd00::1", 9001),
-        ] {
-            assert_eq!(
-                parse_tracker(text).unwrap(),
-                (host.to_owned(), port),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            ":9000",
-            "hub:",
-            "hub:0",
-            "hub:65536",
-            "hub:x",
-            "[::1",
-            "a b",
-            "auto",
-            "none",
-            "http://hub",
-        ] {
-            assert!(parse_tracker(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_peer_that_is_forgotten_takes_no_name_for_good() {

@@ -8,7 +8,7 @@ const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Options that `-h` leaves out, by their ids.
-const RARE: [&str; 19] = [
+const RARE: [&str; 20] = [
     "config",
     "state_dir",
     "network",
@@ -19,6 +19,7 @@ const RARE: [&str; 19] = [
     "timeout",
     "max_peers",
     "metrics",
+    "no_beacon",
     "allow_weak_passphrase",
     "seed",
     "no_seed",

@@ -10,6 +10,7 @@
 //! Derivations are HKDF-SHA256 (RFC 5869) with 32 bytes of output. A passphrase, or what comes from it
 //! alone, never keys anything that a stranger can test a guess against (`docs/protocol.md` § Keys).
 
+pub mod beacon;
 pub mod content;
 pub mod cpace;
 pub mod envelope;

@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
-use chacha20poly1305::aead::{Aead as _, KeyInit as _};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 
+use super::beacon::BeaconKey;
 use super::envelope::{Opener, Sealer};
 use super::handshake::{
     Accepted, Initiator, InitiatorError, Keys, Local, Refusal, Responder, ResponderError,
 };
 use super::identity::Identity;
-use super::kdf::{EnvelopeKeys, Group, MemberKey, NetworkName, TrackerSeed, expand, hkdf};
+use super::kdf::{EnvelopeKeys, Group, MemberKey, NetworkName, TrackerSeed, expand};
 use super::random::{OsRandom, Random};
 use super::secret::{Passphrase, Secret};
 use super::stream::{FrameSealer, Suite};
@@ -22,6 +21,7 @@ use super::ticket::{
     TicketOffice,
 };
 use super::{cpace, label};
+use crate::wire::beacon::{BEACON_BODY_LEN, Beacon};
 use crate::wire::control::Ticket;
 use crate::wire::id::SessionId;
 use crate::wire::packet::{CONFIRM_LEN, Datagram, HELLO_LEN, RESUME_LEN, Role};
@@ -91,13 +91,22 @@ fn keys_from_the_passphrase() {
 
 #[test]
 fn a_beacon() {
-    let key = hkdf(label::OPEN, &[b"p2pfs"], b"beacon");
-    assert_eq!(key.expose(), &array("open_keys/beacon"));
-    let datagram = bytes("beacon/datagram");
-    let plaintext = XChaCha20Poly1305::new(key.expose().into())
-        .decrypt(&XNonce::from(array("beacon/nonce")), &datagram[25..])
-        .unwrap();
-    assert_eq!(plaintext, bytes("beacon/plaintext"));
+    let key = BeaconKey::of(GROUP.network());
+    assert_eq!(key.0.expose(), &array("open_keys/beacon"));
+    let plaintext: [u8; BEACON_BODY_LEN] = array("beacon/plaintext");
+    let beacon = Beacon::parse(&plaintext).unwrap();
+    assert_eq!(beacon.to_bytes(), plaintext);
+    let datagram = key.seal(beacon, &mut Script::of(&["beacon/nonce"]));
+    assert_eq!(datagram.as_slice(), bytes("beacon/datagram"));
+    assert_eq!(key.open(&datagram), Some(beacon));
+    for at in 0..datagram.len() {
+        let mut changed = datagram;
+        changed[at] ^= 1;
+        assert_eq!(key.open(&changed), None, "byte {at}");
+        assert_eq!(key.open(&datagram[..at]), None, "cut at {at}");
+    }
+    let other = BeaconKey::of(&"hikers".parse().unwrap());
+    assert_eq!(other.open(&datagram), None);
 }
 
 #[test]

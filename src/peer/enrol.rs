@@ -37,11 +37,35 @@ pub struct Target {
     pub port: u16,
     /// The key print that was typed, if any.
     pub key: Option<Fingerprint>,
+    /// Under which name its key is remembered; its address when absent.
+    pub pin: Option<String>,
     /// What is known of trackers met before; absent for a peer that keeps nothing.
     pub pins: Option<Pins>,
 }
 
 impl Target {
+    /// Whoever listens at this address.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            other => other.ip().to_canonical().to_string(),
+        };
+        Self {
+            host,
+            port: address.port(),
+            key: None,
+            pin: None,
+            pins: None,
+        }
+    }
+
+    /// Under which name its key is remembered.
+    #[must_use]
+    pub fn pinned_as(&self) -> String {
+        self.pin.clone().unwrap_or_else(|| self.address())
+    }
+
     /// `host:port`, with brackets around an IPv6 address: as people type it, and the pin's name.
     #[must_use]
     pub fn address(&self) -> String {
@@ -141,7 +165,15 @@ pub async fn enrol(
 /// When none does.
 pub async fn connect(target: &Target) -> Result<TcpStream, EnrolError> {
     let lookup = tokio::net::lookup_host((target.host.as_str(), target.port));
-    let addresses = match timeout(HANDSHAKE_TIMEOUT, lookup).await {
+    // An address with the number of an interface is none to a name server.
+    let scoped: Result<SocketAddr, _> = target.address().parse();
+    let lookup = async {
+        match scoped {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => lookup.await.map(Iterator::collect),
+        }
+    };
+    let addresses: Vec<SocketAddr> = match timeout(HANDSHAKE_TIMEOUT, lookup).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Err(EnrolError::Unreachable(format!("unknown host: {error}"))),
         Err(_) => {
@@ -223,7 +255,8 @@ fn check_key(target: &Target, membership: &Membership, found: &PeerId) -> Result
     let Some(pins) = &target.pins else {
         return Ok(());
     };
-    let (address, network) = (target.address(), membership.local().group.network());
+    let address = target.pinned_as();
+    let network = membership.local().group.network();
     match pins.check(&address, network, found)? {
         Pin::Known => Ok(()),
         Pin::New => Ok(pins.add(&address, network, found)?),

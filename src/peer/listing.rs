@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::control::Control;
@@ -73,16 +74,12 @@ pub async fn peers(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
         Response::Peers(page) => Some(page),
         _ => None,
     };
-    Ok(walk(
-        control,
-        usize::MAX,
-        request,
-        pick,
-        |entry| entry.peer,
-        |_, _| {},
-    )
-    .await?
-    .0)
+    let key = |entry: &PeerEntry| entry.peer;
+    let (mut found, _) = walk(control, usize::MAX, request, pick, key, |_, _| {}).await?;
+    for entry in &mut found {
+        on_our_link(control, &mut entry.addresses);
+    }
+    Ok(found)
 }
 
 /// Who has `content`.
@@ -95,16 +92,12 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
         Response::Located(page) => Some(page),
         _ => None,
     };
-    Ok(walk(
-        control,
-        usize::MAX,
-        request,
-        pick,
-        |holder| holder.peer,
-        |_, _| {},
-    )
-    .await?
-    .0)
+    let key = |holder: &Holder| holder.peer;
+    let (mut found, _) = walk(control, usize::MAX, request, pick, key, |_, _| {}).await?;
+    for holder in &mut found {
+        on_our_link(control, &mut holder.addresses);
+    }
+    Ok(found)
 }
 
 /// Who bears the name `user`, in any case; `None` when nobody of that name is here.
@@ -114,10 +107,27 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
 pub async fn who(control: &Control, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
     let request = Request::Who(Who { user: user.clone() });
     match control.ask(request).await {
-        Ok(Response::Who(entry)) if entry.user.folded() == user.folded() => Ok(Some(entry)),
+        Ok(Response::Who(mut entry)) if entry.user.folded() == user.folded() => {
+            on_our_link(control, &mut entry.addresses);
+            Ok(Some(entry))
+        }
         Ok(_) => Err(RequestError::NoAnswer),
         Err(RequestError::NoSuchUser) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// An address that is good on one link only is on that over which the tracker is reached.
+fn on_our_link(control: &Control, addresses: &mut [SocketAddr]) {
+    let SocketAddr::V6(tracker) = control.address() else {
+        return;
+    };
+    for address in addresses {
+        if let SocketAddr::V6(v6) = address
+            && v6.ip().is_unicast_link_local()
+        {
+            v6.set_scope_id(tracker.scope_id());
+        }
     }
 }
 

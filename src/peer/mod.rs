@@ -112,6 +112,8 @@ pub struct Settings {
     pub tracker_port: u16,
     /// The key that it must have, if one was typed.
     pub tracker_key: Option<Fingerprint>,
+    /// Under which name its key is remembered; its address when absent.
+    pub tracker_pin: Option<String>,
     /// Our name.
     pub user: UserName,
     /// Our password, for a tracker that wants one.
@@ -599,6 +601,7 @@ fn target(settings: &Settings) -> Target {
         host: settings.tracker_host.clone(),
         port: settings.tracker_port,
         key: settings.tracker_key,
+        pin: settings.tracker_pin.clone(),
         pins: settings.state_dir.as_deref().map(Pins::in_dir),
     }
 }

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod gate;
 pub mod limiter;
 pub mod meter;
+pub mod neighbours;
 pub mod picker;
 pub mod requests;
 mod resumes;

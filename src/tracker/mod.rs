@@ -49,7 +49,7 @@ use self::labels::Shaken;
 use self::logins::Logins;
 use self::metrics::{Counters, Metrics, SAMPLE_EVERY};
 use self::overflow::Overflow;
-use self::reach::{interfaces, loopback_like};
+use self::reach::{interfaces, interfaces_and_links, loopback_like};
 use self::reload::Watched;
 use self::scrape::Scrape;
 use self::service::Service;
@@ -212,7 +212,7 @@ impl Tracker {
         let mut lobby = Lobby::new(group, identity, member_key, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
         let endpoint = Endpoint::new(office, rhythm, sockets.len(), random);
-        let service = Service::new(settings.max_peers, interfaces());
+        let service = Service::new(settings.max_peers, interfaces_and_links());
         Ok(Self {
             settings,
             lobby,

@@ -52,10 +52,22 @@ pub fn reach(seen: IpAddr, port: u16, asker: IpAddr, ours: &[Interface]) -> Sock
 /// The addresses of this machine under which others may reach it: private ones first, then public ones.
 #[must_use]
 pub fn interfaces() -> Vec<Interface> {
+    found(|interface| !interface.is_loopback() && !interface.is_link_local())
+}
+
+/// The same, and behind them those that are good on one link only, for whoever asks from such a one.
+#[must_use]
+pub fn interfaces_and_links() -> Vec<Interface> {
+    let mut interfaces = interfaces();
+    interfaces.extend(found(if_addrs::Interface::is_link_local));
+    interfaces
+}
+
+fn found(is_meant: impl Fn(&if_addrs::Interface) -> bool) -> Vec<Interface> {
     let found = if_addrs::get_if_addrs().unwrap_or_default();
     let mut interfaces: Vec<_> = found
         .into_iter()
-        .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
+        .filter(|interface| is_meant(interface))
         .map(|interface| match interface.addr {
             if_addrs::IfAddr::V4(v4) => Interface {
                 ip: v4.ip.into(),
@@ -106,6 +118,10 @@ mod tests {
                 ip: "fd00::9".parse().unwrap(),
                 prefix: 64,
             },
+            Interface {
+                ip: "fe80::9".parse().unwrap(),
+                prefix: 64,
+            },
         ];
         // seen at, asker, handed out
         for (seen, asker, given) in [
@@ -116,6 +132,7 @@ mod tests {
             ("127.0.0.1", "192.168.1.7", "192.168.1.9"),
             ("127.0.0.1", "::ffff:10.1.200.7", "10.1.0.9"),
             ("::1", "fd00::7", "fd00::9"),
+            ("127.0.0.1", "fe80::7", "fe80::9"),
             ("127.0.0.1", "8.8.8.8", "10.1.0.9"),
         ] {
             let given: IpAddr = given.parse().unwrap();

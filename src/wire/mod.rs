@@ -9,6 +9,7 @@
 //! TCP │ flags 1 │ length 3 │ sealed: head 16, body │ tag 16 │                         packet, frame, transfer, talk
 //! ```
 
+pub mod beacon;
 pub mod codec;
 pub mod control;
 pub mod folder;

@@ -377,6 +377,7 @@ fn row_55_downloaders_that_never_read_cost_little() {
         host: host.to_owned(),
         port: port.parse().unwrap(),
         key: None,
+        pin: None,
         pins: None,
     };
     let secret = Passphrase::parse(PASSPHRASE).unwrap();

@@ -9,6 +9,7 @@ mod ending;
 mod faults;
 mod folders;
 mod hashing;
+mod lan;
 mod login;
 mod namespaces;
 mod oneshot;

@@ -76,6 +76,7 @@ impl Crowd {
                         host: tracker.ip().to_string(),
                         port: tracker.port(),
                         key: None,
+                        pin: None,
                         pins: None,
                     };
                     joining.spawn(async move { enrol(&target, &membership, 9).await.unwrap() });

@@ -43,6 +43,7 @@ impl Member {
             host: host.to_owned(),
             port: port.parse().unwrap(),
             key: None,
+            pin: None,
             pins: None,
         };
         let shutdown = CancellationToken::new();

@@ -1,5 +1,6 @@
 //! Machines on a network of our own: namespaces with addresses, a bridge, and rules about what gets lost.
 
+use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,6 +8,14 @@ use crate::support::{Group, Process, need, text};
 
 /// Networks of this process so far: tests may run side by side.
 static NETWORKS: AtomicU32 = AtomicU32::new(0);
+
+/// The kinds of addresses that hosts have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Families {
+    Both,
+    OnlyV4,
+    OnlyV6,
+}
 
 /// A bridge with hosts on it, `10.77.0.1` and so on; all of it is gone when dropped.
 pub(crate) struct Network {
@@ -29,6 +38,11 @@ fn run_words(words: &[&str]) {
 
 impl Network {
     pub(crate) fn new(hosts: usize) -> Self {
+        Self::with(hosts, Families::Both)
+    }
+
+    /// The same with these kinds of addresses; those of IPv6 are the ones that each host gives itself.
+    pub(crate) fn with(hosts: usize, families: Families) -> Self {
         need("ip");
         need("nft");
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
@@ -47,12 +61,42 @@ impl Network {
                 "ip -n {name} link add name eth0 type veth peer name v{number} netns {tag}sw"
             ));
             run(&format!("ip -n {tag}sw link set v{number} master br0 up"));
-            run(&format!(
-                "ip -n {name} addr add 10.77.0.{number}/24 dev eth0"
-            ));
-            run(&format!("ip -n {name} link set eth0 up"));
+            // An address of the link is good at once, and not when nobody else turns out to have it.
+            let plain = "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad";
+            network.shell(number, plain);
+            if families == Families::OnlyV4 {
+                network.shell(number, "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6");
+            }
+            if families != Families::OnlyV6 {
+                // With its broadcast address, as DHCP and network managers give it.
+                network.ip(
+                    number,
+                    &format!("addr add 10.77.0.{number}/24 brd + dev eth0"),
+                );
+            }
+            network.ip(number, "link set eth0 up");
         }
         network
+    }
+
+    /// Runs a line of shell on host `number`.
+    pub(crate) fn shell(&self, number: usize, line: &str) {
+        let name = &self.hosts[number - 1];
+        run_words(&["ip", "netns", "exec", name, "sh", "-c", line]);
+    }
+
+    /// Runs `work` in a thread of this process that lives on host `number`.
+    pub(crate) fn on_host<T: Send>(&self, number: usize, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.hosts[number - 1]);
+        let host = std::fs::File::open(path).unwrap();
+        std::thread::scope(|scope| {
+            let working = scope.spawn(move || {
+                let kind = rustix::thread::ThreadNameSpaceType::NETWORK;
+                rustix::thread::move_into_thread_name_spaces(host.as_fd(), kind).unwrap();
+                work()
+            });
+            working.join().unwrap()
+        })
     }
 
     fn add_host(&mut self) -> String {

@@ -109,6 +109,7 @@ async fn peer(files: Vec<Publication>, known: &Arc<Mutex<Known>>) -> Control {
             host: "127.0.0.1".to_owned(),
             port: address.port(),
             key: None,
+            pin: None,
             pins: None,
         },
         membership: Membership::new(group, Identity::generate(&mut OsRandom::new())),
