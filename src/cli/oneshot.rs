@@ -16,7 +16,7 @@ use super::exit::{Class, Failure};
 use super::host::request_of;
 use super::options::DownloadOptions;
 use super::screen::Style;
-use super::{Context, setup};
+use super::{Context, screen, setup};
 use crate::ipc::{self, AskError, End};
 
 /// How often `transfers --watch` looks.
@@ -205,6 +205,7 @@ impl Context {
                 asked.unwrap_or_else(|| Err(self.no_peer()))?;
             }
             let shown = match self.screen.style() {
+                Style::Text if redraws => fitting(&frame.concat(), screen::terminal_size().rows),
                 Style::Text => frame.concat(),
                 Style::Json => objects.join("\n"),
             };
@@ -304,6 +305,18 @@ fn failure_of(end: End) -> Failure {
         message: end.message.unwrap_or_default(),
         hint: end.hint,
     }
+}
+
+/// The rows of a table that fit above the cursor: what has left the screen cannot be drawn again.
+fn fitting(table: &str, rows: usize) -> String {
+    let (count, room) = (table.lines().count(), rows.saturating_sub(1).max(1));
+    if count <= room {
+        return table.to_owned();
+    }
+    let shown = room.saturating_sub(1);
+    let rest = format!("… and {} more", count - shown);
+    let lines = table.lines().take(shown).chain([rest.as_str()]);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

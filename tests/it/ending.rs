@@ -6,6 +6,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use clap::CommandFactory as _;
+use p2pfs::cli::args::Cli;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -280,5 +282,57 @@ fn row_12_a_terminal_that_goes_takes_its_tracker_and_its_peer_along() {
             let status = fs::read_to_string(&status).unwrap_or_default();
             status.is_empty() || status.contains("State:\tZ")
         });
+    }
+}
+
+/// Shows: without input, and without anything to read its output, each command ends by itself, with one line at the
+/// most and without a panic. How: every command that there is, twice.
+#[test]
+fn every_command_ends_by_itself_without_input_or_reader() {
+    let group = Group::new();
+    let program = Cli::command();
+    let names = program.get_subcommands().filter(|it| !it.is_hide_set());
+    let names: Vec<_> = names.map(|it| it.get_name().to_owned()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let run = |args: &[&str], code: &dyn Fn(i32) -> bool| {
+        for has_reader in [true, false] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let mut command = group.command("s");
+            command
+                .args(args)
+                .env("P2PFS_TRACKER", "127.0.0.1:1")
+                .env_remove("P2PFS_PASSPHRASE_FILE")
+                .stdin(Stdio::null())
+                .stdout(writer)
+                .stderr(Stdio::piped());
+            let child = command.spawn().unwrap();
+            drop(command);
+            if has_reader {
+                std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+            }
+            drop(reader);
+            let output = child.wait_with_output().unwrap();
+            let said = text(&output.stderr);
+            assert!(code(output.status.code().unwrap()), "{args:?}: {output:?}");
+            assert!(!said.contains("panicked"), "{args:?}: {said}");
+            assert!(said.lines().count() <= 1, "{args:?}: {said}");
+        }
+    };
+    for name in &names {
+        // It asks nobody, and runs others that say more.
+        if name != "demo" {
+            run(&[name], &|code| matches!(code, 0 | 1 | 2 | 4 | 5));
+        }
+        run(&[name, "--help"], &|code| code == 0);
+        run(&["help", name], &|code| code == 0);
+    }
+    for args in [
+        &["config", "show"][..],
+        &["config", "show", "--json"],
+        &["passphrase", "--words", "24"],
+        &["completions", "zsh"],
+        &["help", "json"],
+    ] {
+        run(args, &|code| code == 0);
     }
 }

@@ -11,6 +11,7 @@ mod folders;
 mod hashing;
 mod lan;
 mod login;
+mod names;
 mod namespaces;
 mod oneshot;
 mod ops;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -177,4 +178,48 @@ fn the_units_lock_everything_that_the_program_does_not_need() {
     }
     let image = packaged("Dockerfile");
     assert!(image.contains("FROM scratch") && image.contains("USER 65532"));
+}
+
+/// Shows: the image is built from all that the program takes in. How: each file that the source includes lies in
+/// something that the Dockerfile copies.
+#[test]
+fn the_image_is_built_from_all_that_the_program_takes_in() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let image = packaged("Dockerfile");
+    let copied: Vec<_> = image
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "))
+        .filter(|line| !line.starts_with("--"))
+        .flat_map(|line| line.split(' ').rev().skip(1))
+        .map(|name| root.join(name))
+        .collect();
+    let mut included = 0;
+    let mut left = vec![root.join("src")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        for part in program.split("include_str!(\"").skip(1) {
+            let name = part.split('"').next().unwrap();
+            let file = path.parent().unwrap().join(name).canonicalize().unwrap();
+            // What only a test takes in is none of the program.
+            if file.starts_with(root.join("tests")) {
+                continue;
+            }
+            assert!(
+                copied.iter().any(|dir| file.starts_with(dir)),
+                "{} is not copied",
+                file.display()
+            );
+            included += 1;
+        }
+    }
+    assert!(included > 0 && copied.len() > 3, "{copied:?}");
 }

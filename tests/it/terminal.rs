@@ -58,13 +58,19 @@ impl World {
 
     /// Bob under a shell that runs `script`, with p2pfs and its arguments as `"$@"`.
     fn bob_under(&self, script: &str, variables: &[(&str, &str)]) -> Terminal {
+        let args: Vec<_> = self.args.iter().map(String::as_str).collect();
+        self.under(script, &args, variables)
+    }
+
+    /// The same with other arguments.
+    fn under(&self, script: &str, args: &[&str], variables: &[(&str, &str)]) -> Terminal {
         // As a terminal is for a person: the pty of the tests shows nothing of what is typed.
         let script = format!("stty echo; {script}");
         let mut command = self
             .group
             .command_under("bob", &["sh", "-c", &script, "sh"]);
         command
-            .args(&self.args)
+            .args(args)
             .env("TERM", "xterm")
             .env("XTERM_VERSION", "XTerm(390)")
             .envs(variables.iter().copied());
@@ -211,6 +217,83 @@ fn a_resize_redraws_the_line_and_its_progress() {
         bob.press("\x15\x0c");
         bob.read_for(Duration::from_millis(600));
     }
+}
+
+/// Shows: a window that is dragged to another size, through many in between, has one line and one row of progress in the
+/// end, and nothing of those before. How: the sizes come faster than anything is drawn.
+#[test]
+fn a_dragged_window_leaves_no_stale_line() {
+    let world = World::new(&["big.bin"]);
+    let mut bob = world.bob();
+    bob.type_line("get big.bin");
+    bob.wait_until("in progress", |bob| progress(bob).is_some());
+    bob.press("\x0c");
+    let half = format!("search {}", "0123456789".repeat(9));
+    bob.press(&half);
+    let whole = format!("P2P> {half}");
+    for widths in [(40..=80).rev().collect::<Vec<_>>(), (40..=120).collect()] {
+        for columns in &widths {
+            bob.set_width(*columns);
+        }
+        let columns = usize::from(*widths.last().unwrap());
+        let rows: Vec<&str> = whole
+            .as_bytes()
+            .chunks(columns)
+            .map(|row| std::str::from_utf8(row).unwrap())
+            .collect();
+        let end = rows.join("\n");
+        bob.wait_until("drawn anew", |bob| {
+            let is_above = progress(bob).is_some_and(|(_, above)| above == rows.len());
+            bob.shown().ends_with(&end) && is_above
+        });
+        bob.read_for(Duration::from_millis(600));
+        let shown = bob.shown();
+        assert!(shown.ends_with(&end), "{shown}");
+        assert_eq!(shown.matches("P2P> search").count(), 1, "{shown}");
+        assert_eq!(shown.matches('↓').count(), 1, "{shown}");
+    }
+}
+
+/// Shows: a table that is watched is drawn again in its place, in a window that holds only some of it as well, until
+/// nothing is under way or somebody has seen enough.
+#[test]
+fn a_watched_table_is_drawn_again_in_its_place() {
+    let names: Vec<String> = (0..6).map(|number| format!("b{number}.bin")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let world = World::new(&names);
+    let args: Vec<_> = world.args.iter().map(String::as_str).collect();
+    let mut bob = world.group.start("bob", &args);
+    bob.wait_for("Joined");
+    bob.say(&format!("download -b {}", names.join(" ")));
+    let watch = ["transfers", "--watch"];
+    let once = |watch: &mut Terminal, what: &str| {
+        let record = watch.record();
+        assert_eq!(record.matches(what).count(), 1, "{record}");
+    };
+    let mut whole = world.under(r#"exec "$@""#, &watch, &[]);
+    let is_whole = |shown: &str| shown.starts_with("NO ") && shown.lines().count() == 7;
+    let first = whole.wait_until("all of it", |watch| {
+        is_whole(&watch.shown()) && watch.shown().contains("/s from")
+    });
+    whole.wait_until("drawn again", |watch| {
+        is_whole(&watch.shown()) && watch.shown() != first
+    });
+    once(&mut whole, "NAME");
+    let mut small = world.under(r#"stty rows 5; exec "$@""#, &watch, &[]);
+    small.set_size(80, 5);
+    let is_cut = |shown: &str| shown.starts_with("NO ") && shown.ends_with("\n… and 4 more");
+    let first = small.wait_until("what fits", |watch| is_cut(&watch.shown()));
+    small.wait_until("drawn again", |watch| {
+        is_cut(&watch.shown()) && watch.shown() != first
+    });
+    once(&mut small, "NAME");
+    small.press("\x03");
+    ends_well(&mut small);
+    bob.say("cancel 1 2 3 4 5 6");
+    whole.wait_until("over", |watch| {
+        watch.shown() == "Nothing is being downloaded."
+    });
+    ends_well(&mut whole);
 }
 
 /// Shows: row 15, with a line of wide characters that is wrapped in 20 columns.
