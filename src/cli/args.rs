@@ -130,6 +130,8 @@ pub enum Action {
     /// Download files and folders, and end
     #[command(visible_alias = "download")]
     Get(GetArgs),
+    /// Open a locked file that was downloaded
+    Unlock(UnlockArgs),
     /// Find shared files whose name contains a text
     #[command(visible_alias = "sch")]
     Search(SearchArgs),
@@ -339,6 +341,17 @@ pub struct GetArgs {
     /// With which peer
     #[command(flatten)]
     pub once: OnceArgs,
+}
+
+/// `p2pfs unlock`
+#[derive(Clone, Debug, Args)]
+pub struct UnlockArgs {
+    /// The file; what is in it comes to lie beside it
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// File with its password in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// `p2pfs search`

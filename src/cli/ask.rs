@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::dialog::{self, Person};
-use super::exit::Failure;
+use super::exit::{Class, Failure};
 use super::passphrase::{find_slip, rate};
 use super::screen::Screen;
 use crate::crypto::secret::Passphrase;
@@ -175,6 +175,30 @@ pub fn password_file(file: Option<&Path>, screen: &Screen) -> Result<Option<Pass
     Password::parse(line)
         .map(Some)
         .map_err(|error| Failure::usage(format!("the password {error}")))
+}
+
+/// The password of a locked file, from a file or from standard input; `class` is that of one that will not do.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn lock_password(path: &Path, class: Class, screen: &Screen) -> Result<Password, Failure> {
+    let text = read(path, "password", screen)?;
+    let line = text.split_inclusive('\n').next().unwrap_or_default();
+    Password::parse(line).map_err(|error| Failure::new(class, format!("the password {error}")))
+}
+
+/// The same where standard input has other things to say.
+///
+/// # Errors
+/// As [`lock_password`].
+pub fn lock_password_of(path: &Path, class: Class, screen: &Screen) -> Result<Password, Failure> {
+    if path == Path::new("-") {
+        return Err(
+            Failure::usage("commands come from standard input, no password")
+                .hint("give --lock-password-file FILE"),
+        );
+    }
+    lock_password(path, class, screen)
 }
 
 /// What an environment variable says; set to nothing it says nothing.

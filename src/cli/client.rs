@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::exit::Failure;
+use super::opener::LockedFile;
 use super::screen::{Screen, Style};
 use crate::ipc::Client;
 use crate::wire::text::{safe, safe_json};
@@ -25,6 +26,8 @@ pub enum Kind {
     Err,
     /// A line on stderr that the next one replaces.
     Live,
+    /// A locked file that came, for whoever has its password.
+    Locked,
 }
 
 impl Kind {
@@ -33,6 +36,7 @@ impl Kind {
             Self::Out => "out",
             Self::Err => "err",
             Self::Live => "live",
+            Self::Locked => "locked",
         }
     }
 }
@@ -111,6 +115,7 @@ pub struct Showing<'a> {
     screen: &'a Screen,
     begun: String,
     failed: Option<Failure>,
+    locked: Vec<LockedFile>,
 }
 
 impl<'a> Showing<'a> {
@@ -121,7 +126,13 @@ impl<'a> Showing<'a> {
             screen,
             begun: String::new(),
             failed: None,
+            locked: Vec::new(),
         }
+    }
+
+    /// The locked files that came.
+    pub fn take_locked(&mut self) -> Vec<LockedFile> {
+        std::mem::take(&mut self.locked)
     }
 
     /// What could not be shown.
@@ -147,9 +158,24 @@ impl<'a> Showing<'a> {
             }
             Some("err") => self.screen.relay(&harmless(Style::Text, &text)),
             Some("live") => drop(self.screen.live(&safe(&text))),
+            Some("locked") => self.locked.extend(handed(&text)),
             _ => {}
         }
     }
+}
+
+/// A locked file as it goes through the socket.
+#[must_use]
+pub fn hand(locked: &LockedFile) -> String {
+    json!({"path": locked.path.to_string_lossy(), "stays": locked.stays}).to_string()
+}
+
+fn handed(text: &str) -> Option<LockedFile> {
+    let object: Value = serde_json::from_str(text).ok()?;
+    Some(LockedFile {
+        path: object["path"].as_str()?.into(),
+        stays: object["stays"].as_bool()?,
+    })
 }
 
 #[cfg(test)]

@@ -69,6 +69,15 @@ pub enum Command {
         #[arg(short, long)]
         background: bool,
     },
+    /// Open a locked file that lies here
+    Unlock {
+        /// The file
+        #[arg(value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+        /// File with its password in its first line
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
     /// What is being downloaded, with the numbers for pause, resume and cancel
     #[command(visible_aliases = ["downloads", "tr"])]
     Transfers,
@@ -165,7 +174,7 @@ impl Command {
     pub const fn is_long(&self) -> bool {
         matches!(
             self,
-            Self::Add(_) | Self::Download { .. } | Self::Info { .. }
+            Self::Add(_) | Self::Download { .. } | Self::Info { .. } | Self::Unlock { .. }
         )
     }
 
@@ -176,7 +185,9 @@ impl Command {
                     *path = at_home(path);
                 }
             }
-            Self::Download { out: Some(out), .. } => *out = at_home(out),
+            Self::Download { out: Some(out), .. } | Self::Unlock { file: out, .. } => {
+                *out = at_home(out);
+            }
             _ => {}
         }
         self

@@ -14,7 +14,9 @@ use tokio_util::task::TaskTracker;
 use super::choice::names;
 use super::command::{Command, help};
 use super::exit::{Class, Failure};
+use super::opener::{Asking, LockedFile};
 use super::options::{AddArgs, DownloadOptions};
+use super::quests::Quests;
 use super::render;
 use super::screen::{Screen, Style};
 use super::seen::Seen;
@@ -50,6 +52,10 @@ pub struct Executor {
     /// What the one who asks through the socket waits for.
     pub(super) interest: Interest,
     pub(super) seen: Seen,
+    /// Who is asked for passwords of locked files.
+    pub(super) asking: Asking,
+    /// Those questions, where they wait for their turn.
+    pub(super) quests: Quests,
     /// Where lines that were typed are kept.
     pub(super) history: Option<PathBuf>,
     /// Shows what the peer tells by itself.
@@ -71,6 +77,8 @@ impl Executor {
             clients_last: Arc::default(),
             interest: Interest::default(),
             seen: Seen::default(),
+            asking: Asking::Nobody,
+            quests: Quests::default(),
             history: None,
             telling: TaskTracker::new(),
             background: TaskTracker::new(),
@@ -92,6 +100,12 @@ impl Executor {
         }
     }
 
+    /// The same, which may ask this way.
+    #[must_use]
+    pub fn asking(self, asking: Asking) -> Self {
+        Self { asking, ..self }
+    }
+
     /// The same for somebody who asks through the socket: scripts, as far as one can tell.
     #[must_use]
     pub fn for_client(&self, screen: Screen) -> Self {
@@ -100,6 +114,7 @@ impl Executor {
             patience: Patience::Retries,
             last_found: Arc::clone(&self.clients_last),
             interest: Interest::default(),
+            asking: Asking::Nobody,
             home: Some(self.screen.clone()),
             ..self.clone()
         }
@@ -182,6 +197,10 @@ impl Executor {
                 let text = help(command.as_deref()).map_err(Failure::usage)?;
                 self.screen.text(&text)
             }
+            Command::Unlock {
+                file,
+                password_file,
+            } => self.unlock(file, password_file.as_deref()).await,
             Command::Login => Err(Failure::usage(
                 "nothing to log in to: the login holds, or nobody can be asked",
             )),
@@ -202,11 +221,16 @@ impl Executor {
             ));
         }
         all_there(paths)?;
+        let lock = self.lock_of(args).await?;
         let mut failures = Vec::new();
-        for path in paths {
-            let shared = match args.time {
-                Some(time) => self.peer.share_for(path, name.clone(), time).await,
-                None => self.peer.share(path, name.clone()).await,
+        for (number, path) in paths.iter().enumerate() {
+            let shared = match (&lock, args.time) {
+                (Some(lock), time) => {
+                    self.share_locked((lock, number), path, name.clone(), time)
+                        .await
+                }
+                (None, Some(time)) => self.peer.share_for(path, name.clone(), time).await,
+                (None, None) => self.peer.share(path, name.clone()).await,
             };
             match shared {
                 Ok(shared) => {
@@ -260,6 +284,7 @@ impl Executor {
         out: Option<PathBuf>,
     ) -> Result<(), Failure> {
         let from = options.from.as_deref().map(parse_user).transpose()?;
+        let password = self.password_of(options)?;
         let (mut failures, mut begun) = (Vec::new(), JoinSet::new());
         let mut items = 0;
         for item in &options.items {
@@ -296,10 +321,13 @@ impl Executor {
                 }
             }
         }
-        let mut files = BTreeMap::new();
+        let (mut files, mut locked) = (BTreeMap::new(), BTreeMap::new());
         while let Some(ended) = begun.join_next().await {
             match ended {
-                Ok((number, Ok(Some(file)))) => drop(files.insert(number, file)),
+                Ok((number, Ok(Some(done)))) => {
+                    locked.extend(done.locked.map(|locked| (number, locked)));
+                    files.insert(number, done.file);
+                }
                 // Whoever cancelled it was told so.
                 Ok((_, Ok(None))) => {}
                 Ok((_, Err(failure))) if items > 1 => {
@@ -314,6 +342,9 @@ impl Executor {
         if failures.is_empty() && !files.is_empty() {
             let files: Vec<_> = files.into_values().collect();
             self.screen.object(&render::fetched_json(&files))?;
+        }
+        for locked in locked.into_values().filter(|_| !options.stays_locked) {
+            failures.extend(self.open(locked, password.as_ref()).await.err());
         }
         self.conclude(items, failures)
     }
@@ -338,7 +369,7 @@ impl Executor {
     }
 
     /// `None` when it was cancelled.
-    async fn finish(&self, download: Begun) -> Result<Option<serde_json::Value>, Failure> {
+    async fn finish(&self, download: Begun) -> Result<Option<Finished>, Failure> {
         let done = match download.finish().await {
             Ok(done) => done,
             // Who cancelled it was told so; somebody else, who waits for it, was not.
@@ -355,7 +386,15 @@ impl Executor {
             Style::Json if done.file.kind.is_file() => Some(sha256_of(done.path.clone()).await?),
             Style::Json | Style::Text => None,
         };
-        Ok(Some(render::downloaded_json(&done, sha256)))
+        // Whoever brought it for others opens it as well.
+        let is_to_open = done.file.kind.is_locked() && done.brought_by.is_none();
+        Ok(Some(Finished {
+            file: render::downloaded_json(&done, sha256),
+            locked: is_to_open.then(|| LockedFile {
+                path: done.path,
+                stays: self.peer.shares_on(),
+            }),
+        }))
     }
 
     fn conclude(&self, items: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
@@ -380,6 +419,14 @@ impl Executor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A download that is done.
+struct Finished {
+    /// What scripts are told of it.
+    file: serde_json::Value,
+    /// It is locked, and nobody else opens it.
+    locked: Option<LockedFile>,
 }
 
 /// Is each of these there? Else nothing is shared, rather than a part of what was meant.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::config::ConfigError;
 use crate::disk::{LockError, PrivateFileError};
 use crate::keyfile::KeyFileError;
+use crate::peer::unlock::UnlockError;
 use crate::peer::{DownloadError, JoinError, RequestError, ShareError};
 use crate::tracker::TrackerError;
 use crate::tracker::credentials::{CredentialsError, EditError};
@@ -24,7 +25,7 @@ pub enum Class {
     NotFound = 5,
     /// Refused by the other side.
     Refused = 6,
-    /// Hash or seal wrong.
+    /// Hash or seal wrong, or the password of a locked file.
     Integrity = 7,
     /// A local file: permission, full disk.
     Local = 8,
@@ -199,6 +200,17 @@ impl From<DownloadError> for Failure {
             DownloadError::Local { .. } => Class::Local,
             DownloadError::Busy { .. } | DownloadError::OtherFailed { .. } => Class::Failed,
             DownloadError::Cancelled { .. } => Class::Interrupted,
+        };
+        Self::new(class, error.to_string())
+    }
+}
+
+impl From<UnlockError> for Failure {
+    fn from(error: UnlockError) -> Self {
+        let class = match error {
+            UnlockError::WrongPassword(_) | UnlockError::Unfit { .. } => Class::Integrity,
+            UnlockError::Local { .. } => Class::Local,
+            UnlockError::Cancelled(_) => Class::Interrupted,
         };
         Self::new(class, error.to_string())
     }

@@ -181,7 +181,11 @@ fn command_of(request: &Request) -> Option<Command> {
     }
     let command = serde_json::from_value(object).ok()?;
     match command {
-        Command::Help { .. } | Command::Login | Command::Quit | Command::ListUnder { .. } => None,
+        Command::Help { .. }
+        | Command::Login
+        | Command::Quit
+        | Command::ListUnder { .. }
+        | Command::Unlock { .. } => None,
         command => Some(command),
     }
 }
@@ -215,6 +219,7 @@ mod tests {
     fn a_command_is_the_same_behind_the_socket() {
         for line in [
             "add a b --as x --for 2h",
+            "add a --lock",
             "list ana --long",
             "list --all --sort size",
             "all_files",
@@ -243,7 +248,7 @@ mod tests {
             let heard = serde_json::from_str(&line).unwrap();
             assert_eq!(command_of(&heard), Some(command), "{line}");
         }
-        for line in ["quit", "help", "login"] {
+        for line in ["quit", "help", "login", "unlock a"] {
             let command = parse(line).unwrap().unwrap();
             let request = request_of(&command, Client::default()).unwrap();
             assert_eq!(command_of(&request), None, "{line} is the prompt's alone");

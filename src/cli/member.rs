@@ -14,6 +14,7 @@ use super::dialog::{self, Person};
 use super::executor::{self, Executor, Patience};
 use super::exit::{Class, Failure};
 use super::host::PeerHost;
+use super::opener::Asking;
 use super::options::{AddArgs, DownloadOptions};
 use super::place::Place;
 use super::prompt::{self, End};
@@ -347,7 +348,13 @@ impl Context {
         };
         let screen = self.screen.clone();
         let history = home.dir.as_ref().map(|dir| dir.join(history::FILE));
-        let executor = Executor::new(peer, screen.clone(), patience).with_history(history);
+        let asking = match patience {
+            Patience::Waits => Asking::AtPrompt,
+            Patience::Retries => self.asking(),
+        };
+        let executor = Executor::new(peer, screen.clone(), patience)
+            .with_history(history)
+            .asking(asking);
         let presence = Arc::new(Presence::default());
         let told = Told::default();
         let host = PeerHost {

@@ -18,16 +18,19 @@ pub mod host;
 mod identities;
 pub mod listing;
 pub mod live;
+pub mod locking;
 pub mod logs;
 pub mod member;
 pub mod modes;
 pub mod oneshot;
+pub mod opener;
 pub mod options;
 pub mod passphrase;
 pub mod place;
 pub mod prompt;
 mod qr;
 pub mod questions;
+pub mod quests;
 pub mod relogin;
 pub mod render;
 pub mod screen;
@@ -102,6 +105,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         Some(Action::Share(args)) => context.share(args).await,
         Some(Action::Unshare(args)) => context.unshare(args.items).await,
         Some(Action::Get(args)) => context.get(args).await,
+        Some(Action::Unlock(args)) => context.unlock(args).await,
         Some(Action::Search(args)) => context.once(&args.once, Command::Search(args.what)).await,
         Some(Action::List(args)) => context.list(args).await,
         Some(Action::Files(args)) => {

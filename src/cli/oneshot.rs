@@ -14,10 +14,10 @@ use super::command::Command;
 use super::executor::all_there;
 use super::exit::{Class, Failure};
 use super::host::request_of;
-use super::options::DownloadOptions;
 use super::screen::Style;
-use super::{Context, screen, setup};
+use super::{Context, ask, opener, screen, setup};
 use crate::ipc::{self, AskError, End};
+use crate::wire::password::Password;
 
 /// How often `transfers --watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -38,6 +38,9 @@ impl Context {
             *path = absolute(path)?;
         }
         all_there(&args.what.paths)?;
+        if what.lock {
+            return self.share_with_lock(&args, what).await;
+        }
         match self.through_peer(&args.once, &Command::Add(what)).await {
             Some(done) => done,
             None => self.share_here(&args.once, &args.what).await,
@@ -50,13 +53,22 @@ impl Context {
         }
         let out = self.downloads(&args.once.join);
         let out = Some(absolute(&out)?);
-        let (options, background) = (args.what, false);
+        let (mut options, background) = (args.what, false);
+        if let Some(file) = options.lock_password_file.take() {
+            options.secret = Some(self.lock_password(file).await?);
+        }
         let command = Command::Download {
             options,
             out,
             background,
         };
         self.once(&args.once, command).await
+    }
+
+    async fn lock_password(&self, file: PathBuf) -> Result<Password, Failure> {
+        let screen = self.screen.clone();
+        self.asked(move || ask::lock_password(&file, Class::Integrity, &screen))
+            .await
     }
 
     /// Downloads one file to a place of its own, where nobody gets it from, and writes it out when all of it
@@ -89,8 +101,15 @@ impl Context {
             join,
             standalone: true,
         };
+        let mut options = args.what;
+        let password = match options.lock_password_file.take() {
+            Some(file) => Some(self.lock_password(file).await?),
+            None => None,
+        };
+        // What is in it is nowhere on a disk.
+        options.stays_locked = true;
         let command = Command::Download {
-            options: DownloadOptions { ..args.what },
+            options,
             out: Some(dir.path().to_owned()),
             background: false,
         };
@@ -111,7 +130,11 @@ impl Context {
         let entry = std::fs::read_dir(dir.path()).map_err(|error| local(&error))?;
         let path = entry.flatten().map(|entry| entry.path()).next();
         let path = path.ok_or_else(|| Failure::new(Class::Failed, "the download is gone"))?;
-        let copying = tokio::task::spawn_blocking(move || copy_to_stdout(&path));
+        let copying = move || match password {
+            Some(password) => opener::copy_out(&path, &password, std::io::stdout().lock()),
+            None => copy_to_stdout(&path),
+        };
+        let copying = tokio::task::spawn_blocking(copying);
         let copied = tokio::select! {
             () = self.shutdown.token().cancelled() => Err(self.interrupted()),
             copied = copying => copied.unwrap_or_else(|error| Err(Failure::new(Class::Failed, error.to_string()))),
@@ -264,7 +287,13 @@ impl Context {
             }
             done = asking => done?,
         };
-        Some(showing.end().and(done))
+        let locked = showing.take_locked();
+        let shown = showing.end().and(done);
+        let Command::Download { options, .. } = command else {
+            return Some(shown);
+        };
+        let opened = self.open_all(locked, options.secret.as_ref()).await;
+        Some(shown.and(opened))
     }
 
     /// Asks the peer that runs with this state directory; `None` where none takes commands.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Span;
 use crate::wire::control::Hit;
+use crate::wire::password::Password;
 use crate::wire::text::fold;
 
 /// What to share.
@@ -25,6 +26,21 @@ pub struct AddArgs {
     /// Stop sharing it after this time: 30m, 2h, 24h
     #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
     pub time: Option<Duration>,
+    /// Lock each file with a password of its own: whoever downloads it is asked for that
+    #[arg(long)]
+    pub lock: bool,
+    /// File with that password in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE", requires = "lock")]
+    #[serde(skip)]
+    pub lock_password_file: Option<PathBuf>,
+    /// That password.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub secret: Option<Password>,
+    /// A locked copy for each path, made by whoever asks a running peer.
+    #[arg(skip)]
+    #[serde(default)]
+    pub copies: Vec<PathBuf>,
 }
 
 /// What somebody or everybody shares.
@@ -73,6 +89,18 @@ pub struct DownloadOptions {
     /// Everything whose name contains a text that is given
     #[arg(long)]
     pub all_matching: bool,
+    /// File with the password of what is locked in its first line; - reads a line of standard input
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub lock_password_file: Option<PathBuf>,
+    /// That password.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub secret: Option<Password>,
+    /// What is locked is left so.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub stays_locked: bool,
 }
 
 /// An order of hits.

@@ -22,6 +22,7 @@ use super::editor::{self, Entry, Typing};
 use super::executor::Executor;
 use super::exit::{Class, Failure};
 use super::history::History;
+use super::quests::Standing;
 use super::relogin::Relogin;
 use super::screen::Screen;
 use super::{live, modes};
@@ -67,6 +68,7 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
             }
             // Not before Enter: a question never steals a half-typed line.
             login.ask_between(executor, screen).await;
+            executor.quests.ask_between(executor, screen, &tasks).await;
         }
         return Ok(End::Asked);
     }
@@ -80,10 +82,18 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     }
     let mut is_quit = false;
     let mut login = Relogin::default();
+    let mut standing: Option<Standing> = None;
     loop {
         let line = tokio::select! {
-            _ = executor.peer().logged_out(), if is_typed && login.may_ask() => {
+            _ = executor.peer().logged_out(), if is_typed && login.may_ask() && standing.is_none() => {
                 login.ask(screen);
+                continue;
+            }
+            quest = executor.quests.next(), if is_typed && !login.is_asking() && standing.is_none() => {
+                standing = Standing::ask(quest, screen);
+                if standing.is_none() {
+                    screen.prompt(Some(PROMPT));
+                }
                 continue;
             }
             line = lines.recv() => line.map(Zeroizing::new),
@@ -95,6 +105,13 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
         if login.is_asking() {
             login.take(executor, screen, &line).await;
             if is_typed && !login.is_asking() {
+                screen.prompt(Some(PROMPT));
+            }
+            continue;
+        }
+        if let Some(asked) = standing.take() {
+            standing = asked.take(executor, screen, &tasks, &line).await;
+            if standing.is_none() {
                 screen.prompt(Some(PROMPT));
             }
             continue;
@@ -133,6 +150,14 @@ async fn step(
         (Ok(Some(Command::Login)), Some(_)) if login.is_declined() => *login = Relogin::default(),
         (Ok(Some(Command::Quit)), _) => return Ok(Step::Quit),
         (Ok(Some(command)), Some(tasks)) if command.is_long() => {
+            let command = match executor.ask_first(command) {
+                Ok(Some(command)) => command,
+                Ok(None) => return Ok(Step::Next),
+                Err(failure) => {
+                    screen.failure(&failure);
+                    return Ok(Step::Next);
+                }
+            };
             let (executor, screen) = (executor.clone(), screen.clone());
             tasks.spawn(async move {
                 if let Err(failure) = executor.run(command).await {

@@ -13,10 +13,11 @@ use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
-use super::client::{Kind, Outlet};
+use super::client::{Kind, Outlet, hand};
 use super::exit::{Class, Failure};
 use super::live::{Board, MIN_ROWS, Posted, Resizing, Size};
 use super::modes;
+use super::opener::LockedFile;
 use crate::logging::{Level, Stamps};
 use crate::wire::text::{safe, safe_json};
 
@@ -248,6 +249,16 @@ impl Screen {
     /// A line for stderr that was made elsewhere: by the peer that was asked.
     pub fn relay(&self, text: &str) {
         self.write_err(text);
+    }
+
+    /// Leaves a locked file to the one who asked for it through the socket; `false` where nobody did.
+    #[must_use]
+    pub fn hand_over(&self, locked: &LockedFile) -> bool {
+        let outlet = self.0.outlet.as_ref().filter(|outlet| !outlet.is_gone());
+        if let Some(outlet) = outlet {
+            outlet.send(Kind::Locked, &hand(locked));
+        }
+        outlet.is_some()
     }
 
     /// Says what went wrong when it is not the end: scripts are not told.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::{broadcast, mpsc};
 
 use super::executor::Patience;
+use super::opener::LockedFile;
 use super::render;
 use super::screen::Screen;
 use super::status::Presence;
@@ -126,6 +127,10 @@ pub fn show(
         }
         Event::Fetched(done) => {
             let _ = screen.text(&render::downloaded(done));
+            if done.file.kind.is_locked() {
+                let (path, stays) = (done.path.clone(), true);
+                screen.note(&LockedFile { path, stays }.how_to_open());
+            }
             let _ = screen.object(&render::fetched_json(&[render::downloaded_json(
                 done, None,
             )]));

@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "  0  done (an empty list is done)
   4  network: tracker or peers not reachable, timed out, port not to be had
   5  no such file, user or match; status: nothing runs
   6  refused by the other side
-  7  integrity: what came does not fit its hash
+  7  integrity: what came does not fit its hash; a locked file has another password, or was changed
   8  local file: permission, disk full
   9  some of several items failed
  10  another p2pfs holds the state directory
@@ -51,7 +51,7 @@ what it is. Sizes are bytes, rates bytes a second; what is not known is null. Fi
 tracker   what p2pfs tracker runs: port, key, join (the line for others), addresses, metrics (where)
 joined    p2pfs peer is in: user, port, tracker, tracker_key
 file      kind (file or folder), name, size (of a folder that of its listing), id (null while
-          it is hashing), hashing (true or false), locked (false)
+          it is hashing), hashing (true or false), locked (true or false)
             found or listed: also peers (some names) and holders (how many)
             shared here: also files (how many) and total (bytes of all of them)
             by info: also peers, holders, sha256 (of a file that lies here), files and total (of what is
@@ -77,6 +77,7 @@ result    all that get or download was asked for is here: command (get), ok (tru
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
             of trust, untrust, block and unblock: user, key;
+            of unlock, or get of a locked file: path, size, sha256 of what was in it;
             of p2pfs user (command: user add): user; of doctor when nothing failed: checks, warnings
             (how many)
 user      one of p2pfs user list: user

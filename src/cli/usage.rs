@@ -56,7 +56,8 @@ p2pfs peer -t HOST -c 'search talk' -c quit    runs commands and ends",
     (
         "share",
         "p2pfs share report.pdf talks -t HOST     until Ctrl-C
-p2pfs share talk.mp4 --as 'My talk.mp4'  under another name; P2PFS_TRACKER says where",
+p2pfs share talk.mp4 --as 'My talk.mp4'  under another name; P2PFS_TRACKER says where
+p2pfs share report.pdf --lock            asks for a password, which opens it elsewhere",
     ),
     (
         "get",

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use data_encoding::HEXLOWER;
 use tokio_util::sync::CancellationToken;
 
+use super::event::ShareError;
 use super::hashing::{Stamp, explain, open_plain};
 use super::shares::Shared;
 use super::store::check_space;
@@ -152,6 +153,21 @@ impl Locker {
         let synced = new.sync_all().and_then(|()| disk::sync_dir(&dir));
         synced.map_err(|error| unmade(&error))?;
         Ok(copy)
+    }
+
+    /// The same on a thread that may wait; dropping the future gives up.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub async fn make(&self, path: &Path, password: Password) -> Result<LockedCopy, ShareError> {
+        let (own, path) = (self.clone(), path.to_owned());
+        let given_up = CancellationToken::new();
+        let _until = given_up.clone().drop_guard();
+        let file = path.clone();
+        let locking = move || own.lock(&file, &password, &given_up);
+        let locked = tokio::task::spawn_blocking(locking).await;
+        let locked = locked.unwrap_or_else(|error| Err(error.to_string()));
+        locked.map_err(|reason| ShareError::Local { path, reason })
     }
 
     /// A copy that another process of ours has made here; `None` when it lies elsewhere. Blocking.

@@ -428,21 +428,6 @@ impl Peer {
         &self.0.keeper.locker
     }
 
-    /// Makes a locked copy of the file at `path`, for [`Self::share_locked`]. Dropping the future gives up.
-    ///
-    /// # Errors
-    /// When it is no file, cannot be read, or the copy cannot be made.
-    pub async fn lock(&self, path: &Path, password: Password) -> Result<LockedCopy, ShareError> {
-        let (locker, own) = (self.0.keeper.locker.clone(), path.to_owned());
-        let given_up = CancellationToken::new();
-        let _until = given_up.clone().drop_guard();
-        let locking = move || locker.lock(&own, &password, &given_up);
-        let locked = tokio::task::spawn_blocking(locking).await;
-        let locked = locked.unwrap_or_else(|error| Err(error.to_string()));
-        let path = path.to_owned();
-        locked.map_err(|reason| ShareError::Local { path, reason })
-    }
-
     /// Publishes a locked copy of the file at `path`, under its own name or `name`, in the place of what was shared
     /// of it: for good, or for this time.
     ///

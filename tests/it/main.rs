@@ -10,6 +10,7 @@ mod faults;
 mod folders;
 mod hashing;
 mod lan;
+mod lock;
 mod login;
 mod names;
 mod namespaces;
