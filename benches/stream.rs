@@ -118,7 +118,10 @@ fn transfer(criterion: &mut Criterion) {
         )
         .await
         .unwrap();
-        let shared = seeder.share(&source, None).await.unwrap();
+        let shared = seeder
+            .share(&source, None, p2pfs::peer::Readers::Everybody)
+            .await
+            .unwrap();
         let (leecher, _events) = Peer::join(
             settings("leecher", port, dir.path()),
             group.clone(),
@@ -135,6 +138,7 @@ fn transfer(criterion: &mut Criterion) {
                 directory: None,
                 waits: false,
                 origin: Origin::Asked,
+                is_restricted: false,
             },
         )
     });

@@ -597,6 +597,7 @@ mod tests {
             "p2pfs get a.txt --from ana --id -o d",
             "p2pfs get a.txt --stdout",
             "p2pfs pub a.txt --as b.txt --for 2h",
+            "p2pfs add a.txt --for bob,ana --for eve --time 2h",
             "p2pfs sch talk --limit 5 --ext mp4,mkv --min-size 1MiB --sort size",
             "p2pfs ls --all --sort peers --long",
             "p2pfs transfers --watch",

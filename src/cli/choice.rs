@@ -452,6 +452,7 @@ mod tests {
             path: "/tmp/talk.mp4".into(),
             real: "/tmp/talk.mp4".into(),
             is_download: false,
+            readers: crate::peer::Readers::Everybody,
             contents: crate::peer::Contents::default(),
         };
         for item in [

@@ -209,7 +209,7 @@ fn candidates(earlier: &[String], word: &str, known: &dyn Known) -> Vec<Candidat
     }
     let last = arguments.last().map(String::as_str);
     match (sub.get_name(), last) {
-        ("download", Some("--from")) => matching(word, known.users()),
+        ("download", Some("--from")) | ("add", Some("--for")) => matching(word, known.users()),
         ("download", Some("--out" | "-o")) => paths(word, Wanted::Directories),
         ("add", Some("--as")) | ("search", _) => Vec::new(),
         ("add", _) => paths(word, Wanted::All),

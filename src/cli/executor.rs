@@ -220,22 +220,29 @@ impl Executor {
                 "--as names one file or folder, and there are several",
             ));
         }
-        all_there(paths)?;
+        all_there(paths).map_err(
+            |failure| match args.readers.is_empty() || paths.len() == 1 {
+                true => failure,
+                false => failure.hint("several people are --for ana,bob; nothing was shared"),
+            },
+        )?;
+        let (readers, time) = self.readers(args).await?;
         let lock = self.lock_of(args).await?;
         let mut failures = Vec::new();
         for (number, path) in paths.iter().enumerate() {
-            let shared = match (&lock, args.time) {
+            let (name, readers) = (name.clone(), readers.clone());
+            let shared = match (&lock, time) {
                 (Some(lock), time) => {
-                    self.share_locked((lock, number), path, name.clone(), time)
+                    self.share_locked((lock, number), path, (name, readers), time)
                         .await
                 }
-                (None, Some(time)) => self.peer.share_for(path, name.clone(), time).await,
-                (None, None) => self.peer.share(path, name.clone()).await,
+                (None, Some(time)) => self.peer.share_for(path, name, readers, time).await,
+                (None, None) => self.peer.share(path, name, readers).await,
             };
             match shared {
                 Ok(shared) => {
                     let mut line = render::sharing(&shared);
-                    if let Some(time) = args.time {
+                    if let Some(time) = time {
                         line.push_str(&format!(", for {}", render::span(time)));
                     }
                     self.screen.text(&line)?;
@@ -313,6 +320,12 @@ impl Executor {
                     // In the order in which they were typed: the queue decides how many run.
                     Ok(wanted) => {
                         self.interest.in_download(&wanted.file);
+                        if wanted.is_restricted {
+                            let name = wanted.file.shown_name();
+                            self.screen.note(&format!(
+                                "{name} is for chosen people: it will not be shared on"
+                            ));
+                        }
                         let (own, download) = (self.clone(), self.peer.begin(wanted));
                         let number = items;
                         begun.spawn(async move { (number, own.finish(download).await) });
@@ -360,6 +373,7 @@ impl Executor {
             None => None,
         };
         Ok(Wanted {
+            is_restricted: hit.is_restricted,
             file: hit.file,
             from,
             directory: out,

@@ -3,6 +3,8 @@
 //! Trust and blocks belong to keys; a name only leads to one. What needs nobody but ourselves works with the
 //! state directory alone, where no peer runs.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -11,12 +13,15 @@ use super::args::{JoinArgs, OnceArgs};
 use super::command::Command;
 use super::executor::{Executor, parse_user};
 use super::exit::{Class, Failure};
+use super::options::AddArgs;
 use super::passphrase::words_at;
 use super::screen::Screen;
 use super::setup::{Home, WithoutHome};
 use super::table::{Column, table};
 use crate::crypto::words;
-use crate::peer::people::{People, PeopleError, Person, Standing};
+use crate::peer::Readers;
+use crate::peer::people::{People, PeopleError, Person, Regard, Standing};
+use crate::wire::MAX_AUDIENCE;
 use crate::wire::id::{Fingerprint, PeerId};
 use crate::wire::text::UserName;
 
@@ -223,6 +228,62 @@ impl Executor {
         }
         let name = shown(name.as_ref(), key);
         block_in_place(|| acquaintances.block(&name, key))
+    }
+
+    /// The one who is meant, whom something is for: by the key that the name was met with, else by the one that
+    /// it has here.
+    pub(super) async fn addressee(&self, user: &str) -> Result<(UserName, PeerId), Failure> {
+        let user = self.other(user)?;
+        let people = self.peer.people();
+        let known = people.key_of(&user);
+        let here = match self.key_here(&user).await {
+            // Whoever is known may be away.
+            Err(_) if known.is_some() => None,
+            here => here?,
+        };
+        let key = match (known, here) {
+            (Some(known), Some(now)) if known != now => {
+                return Err(changed_key(&user, known, now));
+            }
+            (Some(key), _) | (None, Some(key)) => key,
+            (None, None) => return Err(nobody(&user)),
+        };
+        if people.regard(&user, key) == Regard::Blocked {
+            let failure = Failure::new(Class::Refused, format!("{user} is blocked"));
+            return Err(failure.hint(format!("unblock {user} first")));
+        }
+        people.meet(&user, key);
+        Ok((user, key))
+    }
+
+    /// What is for whom, and for how long. What reads as a time and is somebody's name as well is asked about.
+    pub(super) async fn readers(
+        &self,
+        args: &AddArgs,
+    ) -> Result<(Readers, Option<Duration>), Failure> {
+        let (time, names) = args.time_and_readers().map_err(Failure::usage)?;
+        for word in args.readers.iter().filter(|word| AddArgs::is_time(word)) {
+            let Ok(user) = word.parse::<UserName>() else {
+                continue;
+            };
+            let is_known = self.peer.people().key_of(&user).is_some();
+            if is_known || matches!(self.key_here(&user).await, Ok(Some(_))) {
+                let line = format!("\"{word}\" is a time, and somebody's name");
+                let hint = format!("write --time {word}, or --for @{word}");
+                return Err(Failure::usage(line).hint(hint));
+            }
+        }
+        if names.is_empty() {
+            return Ok((Readers::Everybody, time));
+        }
+        let mut people = Vec::new();
+        for name in names {
+            let (user, key) = self.addressee(name).await?;
+            people.push((key, user));
+        }
+        let readers = Readers::of(people);
+        let many = || Failure::usage(format!("a share is for at most {MAX_AUDIENCE} people"));
+        Ok((readers.ok_or_else(many)?, time))
     }
 
     /// Who is here with this key print, or under this name.

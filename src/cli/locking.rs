@@ -19,7 +19,7 @@ use super::screen::Screen;
 use super::{render, setup, status};
 use crate::ipc::{self, Request};
 use crate::peer::locker::{LockedCopy, Locker};
-use crate::peer::{ShareError, Shared};
+use crate::peer::{Readers, ShareError, Shared};
 use crate::wire::password::Password;
 use crate::wire::text::{FileName, safe};
 
@@ -118,7 +118,7 @@ impl Executor {
         &self,
         (lock, number): (&Lock, usize),
         path: &Path,
-        name: Option<FileName>,
+        (name, readers): (Option<FileName>, Readers),
         time: Option<Duration>,
     ) -> Result<Shared, ShareError> {
         let copy = match lock {
@@ -135,7 +135,9 @@ impl Executor {
                 })?
             }
         };
-        self.peer.share_locked(path, name, copy, time).await
+        self.peer
+            .share_locked(path, name, readers, copy, time)
+            .await
     }
 }
 

@@ -209,9 +209,9 @@ impl Context {
                 safe(&names.join(" "))
             ))?;
             let time = async {
-                match what.time {
-                    Some(time) => tokio::time::sleep(time).await,
-                    None => std::future::pending().await,
+                match what.time_and_readers() {
+                    Ok((Some(time), _)) => tokio::time::sleep(time).await,
+                    _ => std::future::pending().await,
                 }
             };
             let out = tokio::select! {

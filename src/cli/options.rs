@@ -23,8 +23,11 @@ pub struct AddArgs {
     /// Name under which a single one is shared
     #[arg(long = "as", value_name = "NAME")]
     pub as_name: Option<String>,
+    /// Only for these people; may be given again. Nobody else finds it, or gets it
+    #[arg(long = "for", value_name = "USER", value_delimiter = ',')]
+    pub readers: Vec<String>,
     /// Stop sharing it after this time: 30m, 2h, 24h
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub time: Option<Duration>,
     /// Lock each file with a password of its own: whoever downloads it is asked for that
     #[arg(long)]
@@ -41,6 +44,33 @@ pub struct AddArgs {
     #[arg(skip)]
     #[serde(default)]
     pub copies: Vec<PathBuf>,
+}
+
+impl AddArgs {
+    /// `--for 2h` is older than `--for USER`: a time there is one, unless it begins with an @.
+    #[must_use]
+    pub fn is_time(reader: &str) -> bool {
+        parse_time(reader).is_ok()
+    }
+
+    /// After which time it ends, and whom it is for.
+    ///
+    /// # Errors
+    /// When there are two times.
+    pub fn time_and_readers(&self) -> Result<(Option<Duration>, Vec<&str>), String> {
+        let (times, readers): (Vec<_>, Vec<_>) = self
+            .readers
+            .iter()
+            .partition(|reader| Self::is_time(reader));
+        let times = times.into_iter().filter_map(|time| parse_time(time).ok());
+        let times: Vec<_> = times.chain(self.time).collect();
+        if times.len() > 1 {
+            return Err("there is more than one time: give one with --time".to_owned());
+        }
+        let readers = readers.into_iter();
+        let readers = readers.map(|reader| reader.strip_prefix('@').unwrap_or(reader));
+        Ok((times.first().copied(), readers.collect()))
+    }
 }
 
 /// What somebody or everybody shares.
@@ -228,6 +258,25 @@ mod tests {
         assert_eq!(order(Sort::Name), "Abc");
         assert_eq!(order(Sort::Size), "Acb");
         assert_eq!(order(Sort::Peers), "bcA");
+    }
+
+    #[test]
+    fn what_reads_as_a_time_is_one_and_everything_else_somebody() {
+        let args = |readers: &[&str], time: Option<u64>| AddArgs {
+            readers: readers.iter().map(ToString::to_string).collect(),
+            time: time.map(Duration::from_secs),
+            ..AddArgs::default()
+        };
+        let (two, one) = (
+            Some(Duration::from_secs(7200)),
+            Some(Duration::from_secs(1)),
+        );
+        let plain = args(&["bob", "ana"], None);
+        assert_eq!(plain.time_and_readers(), Ok((None, vec!["bob", "ana"])));
+        assert_eq!(args(&["2h"], None).time_and_readers(), Ok((two, vec![])));
+        let both = args(&["bob", "@2h"], Some(1));
+        assert_eq!(both.time_and_readers(), Ok((one, vec!["bob", "2h"])));
+        assert!(args(&["2h"], Some(1)).time_and_readers().is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use self::objects::{
 use self::progress::percent_of;
 pub use self::progress::{Milestones, hashing, percent, progress, progress_of_more};
 use super::table::{Column, table};
-use crate::peer::{Downloaded, Event, Listing, Shared, State, Transfer};
+use crate::peer::{Downloaded, Event, Listing, Readers, Shared, State, Transfer};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::text::{UserName, safe};
 
@@ -93,7 +93,7 @@ pub fn hits(hits: &[Hit], scope: Scope, is_long: bool, width: Option<usize>) -> 
             [hit.file.shown_name(), size]
                 .into_iter()
                 .chain(holders)
-                .chain([id_of(&hit.file, is_long), owners(hit)])
+                .chain([id_of(&hit.file, is_long), shown_owners(hit)])
                 .collect()
         })
         .collect();
@@ -117,9 +117,33 @@ pub fn owners(hit: &Hit) -> String {
     names.join(", ")
 }
 
+/// The same, with what is not for everybody told apart.
+fn shown_owners(hit: &Hit) -> String {
+    let owners = owners(hit);
+    if hit.is_restricted {
+        format!("{owners} (not for all)")
+    } else {
+        owners
+    }
+}
+
+/// Whom a share is for: `everybody`, `ana, bob`.
+fn readers(shared: &Shared) -> String {
+    match shared.readers.names() {
+        None => "everybody".to_owned(),
+        Some(names) if names.is_empty() => "only you".to_owned(),
+        Some(names) => {
+            let names: Vec<_> = names.into_iter().map(UserName::to_string).collect();
+            names.join(", ")
+        }
+    }
+}
+
 /// Own shares; when `is_long`, with whole ids and sizes in bytes.
 #[must_use]
 pub fn shares(shares: &[Shared], is_long: bool, width: Option<usize>) -> String {
+    let is_open = |shared: &Shared| shared.readers == Readers::Everybody;
+    let all_open = shares.iter().all(is_open);
     let rows: Vec<_> = shares
         .iter()
         .map(|shared| {
@@ -129,20 +153,19 @@ pub fn shares(shares: &[Shared], is_long: bool, width: Option<usize>) -> String 
                 _ if is_long => shared.contents.len.to_string() + lock_of(&shared.file),
                 _ => size(shared.contents.len) + lock_of(&shared.file),
             };
-            vec![
-                shared.file.shown_name(),
-                size,
-                id_of(&shared.file, is_long),
-                path,
-            ]
+            let readers = (!all_open).then(|| readers(shared));
+            [shared.file.shown_name(), size]
+                .into_iter()
+                .chain(readers)
+                .chain([id_of(&shared.file, is_long), path])
+                .collect()
         })
         .collect();
-    let columns = [
-        Column::cut("NAME", 0),
-        Column::whole("SIZE", 2),
-        Column::whole("ID", 1),
-        Column::cut("PATH", 3),
-    ];
+    let columns: Vec<_> = [Column::cut("NAME", 0), Column::whole("SIZE", 3)]
+        .into_iter()
+        .chain((!all_open).then(|| Column::cut("FOR", 1)))
+        .chain([Column::whole("ID", 2), Column::cut("PATH", 4)])
+        .collect();
     table(&columns, &rows, width)
 }
 
@@ -272,7 +295,10 @@ pub fn span(span: Duration) -> String {
 /// `Sharing report.pdf, 1.2 MiB, b3:9f2c41d0`
 #[must_use]
 pub fn sharing(shared: &Shared) -> String {
-    format!("Sharing {}", what(shared))
+    match &shared.readers {
+        Readers::Everybody => format!("Sharing {}", what(shared)),
+        _ => format!("Sharing {}, only for {}", what(shared), readers(shared)),
+    }
 }
 
 /// `report.pdf, 1.2 MiB, b3:9f2c41d0`; of a folder with the number of its files.

@@ -52,8 +52,10 @@ tracker   what p2pfs tracker runs: port, key, join (the line for others), addres
 joined    p2pfs peer is in: user, port, tracker, tracker_key
 file      kind (file or folder), name, size (of a folder that of its listing), id (null while
           it is hashing), hashing (true or false), locked (true or false)
-            found or listed: also peers (some names) and holders (how many)
-            shared here: also files (how many) and total (bytes of all of them)
+            found or listed: also peers (some names), holders (how many) and restricted (true when it
+            is for chosen people only, you among them)
+            shared here: also files (how many), total (bytes of all of them) and for (names; null for
+            everybody, none when it came for you alone)
             by info: also peers, holders, sha256 (of a file that lies here), files and total (of what is
             shared here)
 peer      who is here: user, files (how many), since_s, addresses, key

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::download::{Downloads, Fetched};
 use super::event::{DownloadError, Event};
+use super::readers::Readers;
 use super::transfers::{self, Aim, Handle, Joined, Order, Orders, Outcome, State};
 use super::{Downloaded, Origin, Peer, Wanted};
 use crate::wire::control::PublicationKind;
@@ -42,6 +43,7 @@ impl Peer {
             file: wanted.file.clone(),
             from: wanted.from,
             dir: std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()),
+            is_restricted: wanted.is_restricted,
         };
         Begun {
             peer: self.clone(),
@@ -67,7 +69,12 @@ impl Peer {
                 &mut running
             } += 1;
             let (handle, orders) = self.0.transfers.take_up(*id, record);
-            let Aim { file, from, dir } = record.aim();
+            let Aim {
+                file,
+                from,
+                dir,
+                is_restricted,
+            } = record.aim();
             let begun = Begun {
                 peer: self.clone(),
                 wanted: Wanted {
@@ -76,6 +83,7 @@ impl Peer {
                     directory: Some(dir.clone()),
                     waits: true,
                     origin: Origin::Resumed,
+                    is_restricted,
                 },
                 dir,
                 begun: transfers::Begun::New(handle, orders),
@@ -223,13 +231,18 @@ impl Run {
     async fn fetch(&self, wanted: &Wanted, handle: &Handle) -> Result<Downloaded, DownloadError> {
         let _place = handle.place().await;
         let (dir, inner): (&Path, _) = (&self.dir, &self.peer.0);
+        let readers = if wanted.is_restricted {
+            Readers::Nobody
+        } else {
+            Readers::Everybody
+        };
         if wanted.file.kind == PublicationKind::Folder {
             let downloaded = inner.downloads.fetch_folder(wanted, dir, handle).await?;
             if inner.settings.seed {
                 let (keeper, path) = (inner.keeper.clone(), downloaded.path.clone());
                 let file = downloaded.file.clone();
                 // Nobody waits for it: all of it is hashed once more.
-                tokio::spawn(async move { keeper.adopt_folder(&path, &file).await });
+                tokio::spawn(async move { keeper.adopt_folder(&path, &file, readers).await });
             }
             return Ok(downloaded);
         }
@@ -240,7 +253,7 @@ impl Run {
         } = inner.downloads.fetch(wanted, dir, handle).await?;
         if inner.settings.seed {
             let (path, file) = (downloaded.path.clone(), downloaded.file.clone());
-            inner.keeper.adopt(&path, file, tree).await;
+            inner.keeper.adopt(&path, file, tree, readers).await;
         }
         drop(announcement);
         Ok(downloaded)
@@ -253,6 +266,7 @@ impl Run {
             file: self.wanted.file.clone(),
             from: None,
             dir: std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone()),
+            is_restricted: self.wanted.is_restricted,
         };
         let _ = spawn_blocking(move || unfinished.forget_done(&aim)).await;
     }

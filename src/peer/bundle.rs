@@ -112,7 +112,7 @@ impl Bundle {
             if wanted.is_some_and(|wanted| !wanted.has(number)) {
                 continue;
             }
-            let Some(serving) = self.shares.open(&file.content) else {
+            let Some(serving) = self.shares.open(&file.content, self.listing.reader()) else {
                 continue;
             };
             if stretches.last().is_none_or(|last| last.end() != offset) {
@@ -152,6 +152,7 @@ impl Stretch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::readers::Reader;
     use super::super::shares::Background;
     use super::*;
 
@@ -166,7 +167,7 @@ mod tests {
         }
         let (shares, _withdrawn) = Shares::new(Background::default());
         let shared = shares.add(&root, None).await.unwrap();
-        let listing = Arc::new(shares.open(&shared.file.content).unwrap());
+        let listing = Arc::new(shares.open(&shared.file.content, Reader::Own).unwrap());
         let unfolded = listing.unfold().unwrap();
         let read = |files: Option<[bool; 4]>| {
             let wanted = WantedFiles {

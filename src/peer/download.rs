@@ -17,6 +17,7 @@ use super::growing::{Growing, Nursery, Offered};
 use super::job::{Job, Pace};
 use super::liars::Liars;
 use super::membership::Membership;
+use super::readers::Reader;
 use super::shares::{Contents, Shares};
 use super::store::{Here, Partial, StoreError};
 use super::target::Target;
@@ -211,9 +212,11 @@ impl Downloads {
             // When it does not answer now, the next announcement says it.
             let _ = control.publish(file.clone(), Audience::EVERYBODY).await;
             let _ = ended.await;
-            // Another download of the same may still need it.
-            if !shares.has(&file) && !nursery.has(&file) {
-                let _ = control.withdraw(file).await;
+            match shares.audience_of(&file) {
+                Some(audience) => drop(control.publish(file, audience).await),
+                // Another download of the same may still need it.
+                None if nursery.has(&file) => {}
+                None => drop(control.withdraw(file).await),
             }
         });
         Announcement {
@@ -359,7 +362,7 @@ impl Downloads {
 
 /// Copies what is missing from what is shared here, until something is not right, or nobody waits for it. Blocking.
 fn copy_from(shares: &Shares, growing: &Growing, given_up: &CancellationToken) -> io::Result<()> {
-    let Some(serving) = shares.open(&growing.content()) else {
+    let Some(serving) = shares.open(&growing.content(), Reader::Own) else {
         return Ok(());
     };
     let (tree, layout) = (serving.tree(), growing.layout());
@@ -472,6 +475,7 @@ pub(super) mod tests {
             directory: None,
             waits: false,
             origin: Origin::Asked,
+            is_restricted: false,
         }
     }
 

@@ -182,7 +182,8 @@ impl<'a> Driver<'a> {
         let file = &self.job.wanted.file;
         // Whoever has no more of a folder than its listing does not have the folder.
         let is_published = growing.content() == file.content && file.kind.is_file();
-        if self.downloads.seeds && is_published && self.announcement.is_none() {
+        let may_seed = self.downloads.seeds && !self.job.wanted.is_restricted;
+        if may_seed && is_published && self.announcement.is_none() {
             self.announcement = Some(self.downloads.announce(file.clone(), growing));
             // A crowd that began together is offered together.
             self.locating.hurry(Instant::now());

@@ -157,6 +157,7 @@ mod tests {
             directory: None,
             waits: false,
             origin: Origin::Asked,
+            is_restricted: false,
         };
         let (handle, _orders) = begin(&transfers(1), 1);
         let (events, mut told) = mpsc::channel(2);

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
 use super::locker::{LockedCopy, Locker};
+use super::readers::Readers;
 use super::shares::{Background, Entry, Shared, Shares, Subject, Withdrawn};
 use super::unfinished::Unfinished;
 use super::watch::Watch;
 use crate::crypto::content::Tree;
-use crate::wire::control::{Audience, Publication};
+use crate::wire::control::Publication;
 use crate::wire::text::FileName;
 
 /// What is to be remembered is written this often.
@@ -67,17 +68,23 @@ struct Named {
 }
 
 impl Keeper {
-    /// Hashes, offers and publishes what lies at `path`.
+    /// Hashes, offers and publishes what lies at `path`, for `readers`.
     ///
     /// # Errors
     /// When it cannot be shared, or the tracker does not take it; it is then announced later.
-    pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let shared = self.take(Subject::Named(path.to_owned(), name)).await?;
+    pub async fn share(
+        &self,
+        path: &Path,
+        name: Option<FileName>,
+        readers: Readers,
+    ) -> Result<Shared, ShareError> {
+        let subject = Subject::Named(path.to_owned(), name, readers);
+        let shared = self.take(subject).await?;
         self.supersede(&shared).await;
         Ok(shared)
     }
 
-    /// Hashes, offers and publishes a locked copy of what lies at `path`, in the place of what was shared of it.
+    /// Hashes, offers and publishes a locked copy of what lies at `path`, for `readers`, in the place of what was shared of it.
     ///
     /// # Errors
     /// As [`Self::share`].
@@ -85,12 +92,14 @@ impl Keeper {
         &self,
         path: &Path,
         name: Option<FileName>,
+        readers: Readers,
         copy: LockedCopy,
     ) -> Result<Shared, ShareError> {
         let subject = Subject::Locked {
             path: path.to_owned(),
             name,
             copy: copy.path().to_owned(),
+            readers,
         };
         let shared = match self.take(subject).await {
             // It is offered all the same, and announced later.
@@ -155,9 +164,7 @@ impl Keeper {
                 return Err(error);
             }
         };
-        self.control
-            .publish(shared.file.clone(), Audience::EVERYBODY)
-            .await?;
+        self.publish(&shared.file).await?;
         Ok(shared)
     }
 
@@ -166,6 +173,9 @@ impl Keeper {
     fn name_unhashed(&self, subject: Subject) -> Named {
         let (until, mut ended) = oneshot::channel();
         let control = self.control.clone();
+        let Some(audience) = subject.readers().audience() else {
+            return Named { _until: until };
+        };
         tokio::spawn(async move {
             if timeout(HASHED_SOON, &mut ended).await.is_ok() {
                 return;
@@ -173,7 +183,7 @@ impl Keeper {
             let looking = spawn_blocking(move || Shares::unhashed(&subject));
             if let Ok(Ok(file)) = looking.await {
                 // When it does not answer now, the next announcement says it.
-                let _ = control.publish(file.clone(), Audience::EVERYBODY).await;
+                let _ = control.publish(file.clone(), audience).await;
                 let _ = ended.await;
                 let _ = control.withdraw(file).await;
             }
@@ -208,26 +218,28 @@ impl Keeper {
         });
     }
 
-    /// Offers and publishes the file at `path`, whose hashes are known, unless it is shared from elsewhere.
-    pub async fn adopt(&self, path: &Path, file: Publication, tree: Tree) {
+    /// Offers and publishes the file at `path`, whose hashes are known, for `readers`, unless it is shared from
+    /// elsewhere.
+    pub async fn adopt(&self, path: &Path, file: Publication, tree: Tree, readers: Readers) {
         if self.lies_here(&file).await {
             return;
         }
         self.watch(path).await;
         let (shares, own) = (self.shares.clone(), path.to_owned());
-        let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into()));
+        let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into(), readers));
         match adopting.await {
             // When it does not answer now, the next announcement says it.
-            Ok(Ok(shared)) => drop(self.control.publish(shared.file, Audience::EVERYBODY).await),
+            Ok(Ok(shared)) => drop(self.publish(&shared.file).await),
             _ => self.unwatch_unwanted([path.to_owned()]).await,
         }
     }
 
-    /// Hashes, offers and publishes the folder at `path`, which was downloaded, unless it is shared from elsewhere.
-    pub async fn adopt_folder(&self, path: &Path, file: &Publication) {
+    /// Hashes, offers and publishes the folder at `path`, which was downloaded, for `readers`, unless it is shared
+    /// from elsewhere.
+    pub async fn adopt_folder(&self, path: &Path, file: &Publication, readers: Readers) {
         if !self.lies_here(file).await {
             // When it cannot be read, it is no share; when the tracker does not answer, it is announced later.
-            let subject = Subject::Downloaded(path.to_owned(), file.name.clone());
+            let subject = Subject::Downloaded(path.to_owned(), file.name.clone(), readers);
             let _ = self.take(subject).await;
         }
     }
@@ -346,12 +358,17 @@ impl Keeper {
         let _ = spawn_blocking(move || unfinished.flush()).await;
     }
 
+    /// Whoever it is for finds it, and nobody else does.
+    async fn publish(&self, file: &Publication) -> Result<(), RequestError> {
+        match self.shares.audience_of(file) {
+            Some(audience) => self.control.publish(file.clone(), audience).await,
+            None => self.control.withdraw(file.clone()).await,
+        }
+    }
+
     /// Nobody finds it any more, unless the same is shared from elsewhere.
     async fn take_back(&self, file: Publication) -> Result<(), RequestError> {
-        if self.shares.has(&file) {
-            return Ok(());
-        }
-        self.control.withdraw(file).await
+        self.publish(&file).await
     }
 
     async fn withdraw(&self, shared: Shared, reason: String) {
@@ -386,14 +403,14 @@ impl Keeper {
                         continue;
                     }
                     self.background.kept.set_read(&shared);
-                    shares += 1;
+                    shares += usize::from(offered.readers != Readers::Nobody);
                     if publishing.len() >= MAX_PUBLISHING {
                         let _ = publishing.join_next().await;
                     }
-                    let control = self.control.clone();
+                    let own = self.clone();
                     // When it does not answer now, the next announcement says it.
                     publishing.spawn(async move {
-                        let _ = control.publish(offered.file, Audience::EVERYBODY).await;
+                        let _ = own.publish(&offered.file).await;
                         drop(named);
                     });
                 }
@@ -514,10 +531,7 @@ impl Keeper {
             let _ = self.take_back(old.file).await;
         }
         // It may have been taken out for a moment: the tracker is told what holds, if it does not know.
-        let published = self
-            .control
-            .publish(shared.file.clone(), Audience::EVERYBODY)
-            .await;
+        let published = self.publish(&shared.file).await;
         if let Err(error) = published {
             self.tell(Event::Warning {
                 text: format!("{}: {error}", shared.file.shown_name()),
@@ -583,11 +597,11 @@ mod tests {
             let path = dir.path().join(place).join("x");
             std::fs::create_dir(path.parent().unwrap()).unwrap();
             std::fs::write(&path, "bytes").unwrap();
-            all.push(keeper.share(&path, None).await.unwrap());
+            all.push(keeper.share(&path, None, Readers::Everybody).await.unwrap());
         }
         let first = |shared: &Shared| shared.path == all[0].path;
         assert_eq!(keeper.unshare(first).await.unwrap().len(), 1);
-        assert!(keeper.shares.has(&all[1].file));
+        assert!(keeper.shares.audience_of(&all[1].file).is_some());
         let second = |shared: &Shared| shared.path == all[1].path;
         assert_eq!(keeper.unshare(second).await.unwrap().len(), 1);
         drop(keeper);
@@ -604,7 +618,7 @@ mod tests {
         let (control, mut told) = Control::of_a_test();
         let keeper = keeper(control);
         let own = keeper.clone();
-        let sharing = tokio::spawn(async move { own.share(&path, None).await });
+        let sharing = tokio::spawn(async move { own.share(&path, None, Readers::Everybody).await });
         let (mut name, mut publishing) = (None, None);
         while name.is_none() || publishing.is_none() {
             let (is_here, file, answer) = told.recv().await.unwrap();
@@ -627,7 +641,8 @@ mod tests {
 
         // Again, and the tracker answers at once.
         let path = shared.path;
-        let sharing = tokio::spawn(async move { keeper.share(&path, None).await });
+        let sharing =
+            tokio::spawn(async move { keeper.share(&path, None, Readers::Everybody).await });
         let (is_here, file, answer) = told.recv().await.unwrap();
         assert_eq!((is_here, file), (true, shared.file));
         answer.send(()).unwrap();

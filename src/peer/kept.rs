@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::ReadableTable as _;
 
 use super::database::{Memory, SHARES};
+use super::readers::Readers;
 use super::shares::{Contents, Shared};
 use crate::wire::codec;
 use crate::wire::control::Publication;
@@ -216,6 +217,7 @@ struct Record {
     /// Absent where no link was followed.
     real: Option<PathBuf>,
     is_download: bool,
+    readers: Readers,
 }
 
 impl Record {
@@ -225,6 +227,7 @@ impl Record {
             file: shared.file.clone(),
             real: real.cloned(),
             is_download: shared.is_download,
+            readers: shared.readers.clone(),
         }
     }
 
@@ -233,6 +236,7 @@ impl Record {
         codec::encode(&self.file, &mut bytes);
         let real = self.real.as_ref().map(|real| real.as_os_str().as_bytes());
         codec::encode(&(real, self.is_download), &mut bytes);
+        self.readers.append(&mut bytes);
         bytes
     }
 }
@@ -240,7 +244,12 @@ impl Record {
 /// `None` for what we did not write.
 fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
     let (file, value) = codec::decode_first::<Publication>(value).ok()?;
-    let (real, is_download): (Option<Vec<u8>>, bool) = codec::decode(value).unwrap_or_default();
+    type More = (Option<Vec<u8>>, bool);
+    let ((real, is_download), readers): (More, _) = match value {
+        [] => Default::default(),
+        value => codec::decode_first(value).ok()?,
+    };
+    let readers = Readers::parse(readers).ok()?;
     let as_path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     let path = as_path(path);
     let is_ours = file.name.as_str() == name && path.is_absolute();
@@ -249,6 +258,7 @@ fn parse(name: &str, path: &[u8], value: &[u8]) -> Option<Shared> {
         real: real.map_or_else(|| path.clone(), |real| as_path(&real)),
         path,
         is_download,
+        readers,
         contents: Contents::default(),
     })
 }
@@ -277,6 +287,7 @@ mod tests {
             real: path.clone(),
             path,
             is_download: name == "odd",
+            readers: Readers::Everybody,
             contents: Contents::default(),
         }
     }
@@ -290,6 +301,8 @@ mod tests {
             shared("a", b"/y/a"),
             shared("odd", b"/x/\xff"),
         ];
+        let bob = (crate::wire::id::PeerId([2; 32]), "bob".parse().unwrap());
+        (all[0].readers, all[2].readers) = (Readers::of([bob]).unwrap(), Readers::Nobody);
         all[2].real = Path::new(OsStr::from_bytes(b"/y/\xfe")).to_owned();
         for shared in &all {
             first.add(shared);

@@ -239,6 +239,7 @@ mod tests {
             path: "/elsewhere/x".into(),
             real: copy.path().to_owned(),
             is_download: false,
+            readers: crate::peer::Readers::Everybody,
             contents: Contents::default(),
         }
     }

@@ -37,6 +37,7 @@ pub mod people;
 pub mod pins;
 pub mod places;
 pub mod puts;
+pub mod readers;
 pub mod salvage;
 pub mod shares;
 pub mod source;
@@ -81,6 +82,7 @@ use self::locker::{LockedCopy, Locker};
 use self::membership::Membership;
 use self::people::People;
 use self::pins::Pins;
+pub use self::readers::Readers;
 use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
 use self::spread::Spread;
@@ -155,6 +157,8 @@ pub struct Wanted {
     pub waits: bool,
     /// Whether somebody has just asked for it.
     pub origin: Origin,
+    /// It is for chosen people only: others get nothing of it from here.
+    pub is_restricted: bool,
 }
 
 /// Where a wish comes from.
@@ -396,12 +400,17 @@ impl Peer {
         self.0.control.log_in(password).await
     }
 
-    /// Hashes the file or folder at `path` and publishes it, under its own name or `name`.
+    /// Hashes the file or folder at `path` and publishes it for `readers`, under its own name or `name`.
     ///
     /// # Errors
     /// When it cannot be read, or the tracker does not take it; it is then announced later.
-    pub async fn share(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        let shared = self.0.keeper.share(path, name).await?;
+    pub async fn share(
+        &self,
+        path: &Path,
+        name: Option<FileName>,
+        readers: Readers,
+    ) -> Result<Shared, ShareError> {
+        let shared = self.0.keeper.share(path, name, readers).await?;
         self.0.keeper.stay(&shared);
         Ok(shared)
     }
@@ -414,9 +423,10 @@ impl Peer {
         &self,
         path: &Path,
         name: Option<FileName>,
+        readers: Readers,
         time: Duration,
     ) -> Result<Shared, ShareError> {
-        let shared = self.0.keeper.share(path, name).await?;
+        let shared = self.0.keeper.share(path, name, readers).await?;
         let shutdown = self.0.shutdown.clone();
         self.0.keeper.pass(shared.clone(), time, shutdown);
         Ok(shared)
@@ -437,10 +447,12 @@ impl Peer {
         &self,
         path: &Path,
         name: Option<FileName>,
+        readers: Readers,
         copy: LockedCopy,
         time: Option<Duration>,
     ) -> Result<Shared, ShareError> {
-        let shared = self.0.keeper.share_locked(path, name, copy).await?;
+        let keeper = &self.0.keeper;
+        let shared = keeper.share_locked(path, name, readers, copy).await?;
         match time {
             None => self.0.keeper.stay(&shared),
             Some(time) => {

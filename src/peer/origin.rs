@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bundle::{FRAME_OVERHEAD, Unserved};
 use super::growing::Growing;
+use super::readers::Reader;
 use super::shares::{Gone, Serving, Shares};
 use super::upload::Offers;
 use crate::crypto::stream::FrameSealer;
@@ -24,10 +25,11 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// What serves this content here.
+    /// What serves this content here to `reader`.
     #[must_use]
-    pub fn find(offers: &Offers, content: &ContentId) -> Option<Self> {
-        let whole = offers.shares.open(content).map(Arc::new).map(Self::Whole);
+    pub fn find(offers: &Offers, content: &ContentId, reader: Reader) -> Option<Self> {
+        let whole = offers.shares.open(content, reader);
+        let whole = whole.map(Arc::new).map(Self::Whole);
         let growing = || {
             let growing = offers.nursery.get(content)?;
             let can_be_told = growing.layout().count() as usize <= PieceSet::MAX_COUNT;
@@ -61,6 +63,15 @@ impl Origin {
         }
     }
 
+    /// Is it still offered to whoever opened it? What is being fetched may have become a share.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        match self {
+            Self::Whole(serving) => serving.check().is_ok(),
+            Self::Growing(_) => true,
+        }
+    }
+
     /// Were the bytes that were read of `piece` the announced ones?
     fn check(&self, piece: PieceIndex) -> Result<(), Gone> {
         match self {
@@ -72,10 +83,10 @@ impl Origin {
 
     /// What a download has become that ended: a file that others may change, and that is watched as such.
     #[must_use]
-    pub fn successor(&self, shares: &Shares) -> Option<Self> {
+    pub fn successor(&self, shares: &Shares, reader: Reader) -> Option<Self> {
         match self {
             Self::Growing(growing) if !growing.is_offered() => shares
-                .open(&growing.content())
+                .open(&growing.content(), reader)
                 .map(Arc::new)
                 .map(Self::Whole),
             _ => None,

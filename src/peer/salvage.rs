@@ -8,6 +8,7 @@ use std::thread;
 use super::hash_store::Known;
 use super::hashing::hash_all;
 use super::meter::Meter;
+use super::readers::Reader;
 use super::shares::Shares;
 use super::unpack::Unpacking;
 use crate::wire::folder::Node;
@@ -77,7 +78,7 @@ fn copy_own(folder: &Unpacking, shares: &Shares, meter: &Meter) -> io::Result<()
         let mut bytes = Vec::new();
         while let Some((index, file)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
             give_up(meter)?;
-            let Some(serving) = shares.open(&file.content) else {
+            let Some(serving) = shares.open(&file.content, Reader::Own) else {
                 continue;
             };
             if serving.tree().layout().len() != file.len {

@@ -23,8 +23,9 @@ use super::event::{Event, ShareError};
 use super::hash_store::HashStore;
 use super::hashing::{Hashed, Stamp, explain, open_plain};
 use super::kept::Kept;
+use super::readers::{Reader, Readers};
 use crate::crypto::content::Tree;
-use crate::wire::control::Publication;
+use crate::wire::control::{Audience, Publication};
 use crate::wire::id::ContentId;
 use crate::wire::text::FileName;
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub real: PathBuf,
     /// It came as a download: whoever deletes it wants it to be shared no longer.
     pub is_download: bool,
+    /// Whom it is for.
+    pub readers: Readers,
     /// What is in it.
     pub contents: Contents,
 }
@@ -64,10 +67,10 @@ pub struct Contents {
 /// What is to be hashed.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// What somebody names at this moment, under its own name or this one. Links are followed.
-    Named(PathBuf, Option<FileName>),
-    /// What was downloaded a moment ago, under its name. A link in its place is not followed.
-    Downloaded(PathBuf, FileName),
+    /// What somebody names at this moment, under its own name or this one, for these. Links are followed.
+    Named(PathBuf, Option<FileName>, Readers),
+    /// What was downloaded a moment ago, under its name, for these. A link in its place is not followed.
+    Downloaded(PathBuf, FileName, Readers),
     /// What was shared before: it has to lie where it lay, and to be a file or a folder as it was.
     Before(Shared),
     /// A file that somebody names, under its own name or this one, in the form of its locked copy.
@@ -78,6 +81,8 @@ pub enum Subject {
         name: Option<FileName>,
         /// The copy.
         copy: PathBuf,
+        /// Whom it is for.
+        readers: Readers,
     },
 }
 
@@ -122,8 +127,18 @@ impl Subject {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Named(path, _) | Self::Downloaded(path, _) | Self::Locked { path, .. } => path,
+            Self::Named(path, ..) | Self::Downloaded(path, ..) | Self::Locked { path, .. } => path,
             Self::Before(shared) => &shared.path,
+        }
+    }
+
+    /// Whom it is for.
+    #[must_use]
+    pub const fn readers(&self) -> &Readers {
+        match self {
+            Self::Named(.., readers) | Self::Downloaded(.., readers) => readers,
+            Self::Locked { readers, .. } => readers,
+            Self::Before(shared) => &shared.readers,
         }
     }
 
@@ -160,12 +175,13 @@ impl Shares {
         (Self(Arc::new(inner)), receiver)
     }
 
-    /// Hashes the file or folder at `path` and offers it, under its own name or `name`.
+    /// Hashes the file or folder at `path` and offers it to everybody, under its own name or `name`.
     ///
     /// # Errors
     /// When it is neither, cannot be read, or changes meanwhile.
     pub async fn add(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        self.take(Subject::Named(path.to_owned(), name)).await
+        self.take(Subject::Named(path.to_owned(), name, Readers::Everybody))
+            .await
     }
 
     /// Hashes and offers it.
@@ -182,7 +198,8 @@ impl Shares {
         Ok(entry.shared.clone())
     }
 
-    /// Offers the file at `path`, whose hashes are known: it was verified piece by piece as it came. Blocking.
+    /// Offers the file at `path` to `readers`. Its hashes are known: it was verified piece by piece as it came.
+    /// Blocking.
     ///
     /// # Errors
     /// When it is not there any more.
@@ -191,6 +208,7 @@ impl Shares {
         path: &Path,
         file: Publication,
         tree: Arc<Tree>,
+        readers: Readers,
     ) -> Result<Shared, ShareError> {
         let fail = |error: std::io::Error| ShareError::Local {
             path: path.to_owned(),
@@ -209,6 +227,7 @@ impl Shares {
         let mut entry = Entry::of_file(file, path, real, hashed);
         entry.is_adopted = true;
         entry.shared.is_download = true;
+        entry.shared.readers = readers;
         let shared = entry.shared.clone();
         self.0.background.kept.add(&shared);
         self.offers().insert(Arc::new(entry));
@@ -223,11 +242,13 @@ impl Shares {
         entry.is_some_and(|entry| entry.shared.real.exists() && !entry.is_changed_file())
     }
 
-    /// Is this offered?
+    /// For whom this is to be published; absent when it is not.
     #[must_use]
-    pub fn has(&self, file: &Publication) -> bool {
+    pub fn audience_of(&self, file: &Publication) -> Option<Audience> {
         let key = (file.name.clone(), file.content);
-        self.offers().entries.contains_key(&key)
+        let offers = self.offers();
+        let entry = offers.entries.get(&key)?;
+        entry.shared.readers.audience()
     }
 
     /// Offers what was prepared, in the place of `before`; says which of those were taken back. Nothing
@@ -345,11 +366,13 @@ impl Shares {
         self.0.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// Opens something with this content, if it is offered and still the same. Blocking.
+    /// Opens something with this content, if it is offered to `reader` and still the same. Blocking.
     #[must_use]
-    pub fn open(&self, content: &ContentId) -> Option<Serving> {
+    pub fn open(&self, content: &ContentId, reader: Reader) -> Option<Serving> {
         let places = self.offers().places.get(content).cloned();
-        places.into_iter().flatten().find_map(|place| {
+        let places = places.into_iter().flatten();
+        let mut places = places.filter(|place| place.is_for(reader));
+        places.find_map(|place| {
             let file = match place.local() {
                 None => None,
                 Some(local) => match open_plain(&local.path) {
@@ -364,6 +387,7 @@ impl Shares {
                 tree: Arc::clone(place.tree()?),
                 place,
                 file,
+                reader,
                 shares: self.clone(),
             };
             serving.check().is_ok().then_some(serving)

@@ -106,6 +106,8 @@ pub struct Aim {
     pub from: Option<PeerId>,
     /// Where to, as an absolute path.
     pub dir: PathBuf,
+    /// It is for chosen people only: others get nothing of it from here.
+    pub is_restricted: bool,
 }
 
 /// What became of a download, for those who wait for another one's end.

@@ -45,6 +45,9 @@ pub struct Record {
     pub done: u64,
     /// All bytes, as far as known then.
     pub len: u64,
+    /// It is for chosen people only. Written behind the rest, where it is so.
+    #[serde(skip)]
+    is_restricted: bool,
 }
 
 impl Record {
@@ -59,6 +62,7 @@ impl Record {
             is_finishing: false,
             done: 0,
             len: aim.file.len,
+            is_restricted: aim.is_restricted,
         }
     }
 
@@ -69,6 +73,7 @@ impl Record {
             file: self.file.clone(),
             from: self.from,
             dir: self.dir().to_owned(),
+            is_restricted: self.is_restricted,
         }
     }
 
@@ -90,6 +95,9 @@ impl Record {
     fn to_bytes(&self) -> Vec<u8> {
         let mut body = Vec::new();
         codec::encode(self, &mut body);
+        if self.is_restricted {
+            codec::encode(&true, &mut body);
+        }
         let mut bytes = vec![VERSION];
         bytes.extend(check(&body));
         bytes.extend(body);
@@ -107,7 +115,9 @@ impl Record {
         if *found != check(body) {
             return Err(Unreadable::Damaged);
         }
-        let record: Self = codec::decode(body).map_err(|_| Unreadable::Damaged)?;
+        let (mut record, rest): (Self, _) =
+            codec::decode_first(body).map_err(|_| Unreadable::Damaged)?;
+        record.is_restricted = !rest.is_empty();
         let is_ours = record.dir().is_absolute();
         is_ours.then_some(record).ok_or(Unreadable::Damaged)
     }
@@ -360,6 +370,7 @@ mod tests {
             },
             from: Some(PeerId([number; 32])),
             dir: dir.to_owned(),
+            is_restricted: number == 3,
         }
     }
 

@@ -24,6 +24,7 @@ use super::connection::{ConnectionError, PING_AFTER, Reader, Writer};
 use super::growing::Nursery;
 use super::guests::Idle;
 use super::origin::{Begun, Origin, Run};
+use super::readers;
 use super::shares::Shares;
 use super::spread::Spread;
 use super::throttle::{Place, Throttle};
@@ -84,6 +85,8 @@ pub async fn serve(
 }
 
 struct Upload {
+    /// Who asks.
+    reader: readers::Reader,
     writer: Writer,
     offers: Offers,
     place: Place,
@@ -147,6 +150,7 @@ impl Upload {
     ) -> Self {
         Self {
             place: offers.throttle.place(peer),
+            reader: readers::Reader::Peer(peer),
             writer,
             offers,
             files: HashMap::new(),
@@ -388,7 +392,7 @@ impl Upload {
             }
             let mut filled = run.fill(&file.origin, sealer, frames);
             if let Err(Unserved::Gone) = filled
-                && let Some(successor) = file.origin.successor(&self.offers.shares)
+                && let Some(successor) = file.origin.successor(&self.offers.shares, self.reader)
             {
                 filled = run.fill(&successor, sealer, frames);
                 file.origin = successor;
@@ -416,8 +420,8 @@ impl Upload {
         if self.files.len() >= MAX_OPEN_FILES || self.files.contains_key(&file) {
             return Err(ConnectionError::Violation("too many open files"));
         }
-        let offers = self.offers.clone();
-        let found = spawn_blocking(move || Origin::find(&offers, &content)).await;
+        let (offers, reader) = (self.offers.clone(), self.reader);
+        let found = spawn_blocking(move || Origin::find(&offers, &content, reader)).await;
         let Some(origin) = found.ok().flatten() else {
             return self.writer.send(&Frame::Absent { file }).await;
         };
@@ -431,6 +435,10 @@ impl Upload {
         let Some(open) = self.files.get(&file) else {
             return Ok(());
         };
+        if !open.origin.is_offered() {
+            self.close(file);
+            return self.writer.send(&Frame::Absent { file }).await;
+        }
         let hashes = open
             .origin
             .page(page)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
+mod audience;
 mod commands;
 mod disk;
 mod doctor;

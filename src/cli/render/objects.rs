@@ -31,6 +31,7 @@ pub fn hit_json(hit: &Hit) -> Value {
     let mut object = file_json(&hit.file);
     object["peers"] = json!(owners);
     object["holders"] = json!(hit.holders);
+    object["restricted"] = json!(hit.is_restricted);
     object
 }
 
@@ -40,6 +41,9 @@ pub fn share_json(shared: &Shared) -> Value {
     let mut object = file_json(&shared.file);
     object["files"] = json!(shared.contents.files);
     object["total"] = json!(shared.contents.len);
+    let names = shared.readers.names();
+    object["for"] =
+        json!(names.map(|names| names.into_iter().map(UserName::as_str).collect::<Vec<_>>()));
     object
 }
 

@@ -9,6 +9,7 @@ use super::{Contents, Shared};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::peer::bundle::Unfolded;
 use crate::peer::hashing::{Hashed, Stamp};
+use crate::peer::readers::{Reader, Readers};
 use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
@@ -71,6 +72,7 @@ impl Entry {
             path,
             real: real.clone(),
             is_download: false,
+            readers: Readers::Everybody,
             contents: Contents { files, len },
         };
         Self {
@@ -110,6 +112,11 @@ impl Entry {
 }
 
 impl Place {
+    /// May `reader` have it?
+    pub(super) fn is_for(&self, reader: Reader) -> bool {
+        self.entry.shared.readers.has(reader)
+    }
+
     pub(super) fn tree(&self) -> Option<&Arc<Tree>> {
         match self.file {
             Some(index) => self.entry.files.get(index).map(|local| &local.hashed.tree),

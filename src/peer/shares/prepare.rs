@@ -13,6 +13,7 @@ use crate::keyfile::holds_keys;
 use crate::peer::event::{Event, ShareError};
 use crate::peer::hashing::{Hashed, Looked, explain, hash_all};
 use crate::peer::meter::Meter;
+use crate::peer::readers::Readers;
 use crate::peer::walk::{KEYS, empty_folders, walk};
 use crate::wire::control::{Publication, PublicationKind};
 use crate::wire::folder::{self, FileEntry, Listing, MAX_LISTING_LEN, Modified, Node};
@@ -63,6 +64,7 @@ impl Shares {
             self.hash_file(seen, meter)?
         };
         entry.shared.is_download = subject.is_download();
+        entry.shared.readers = subject.readers().clone();
         Ok(entry)
     }
 
@@ -147,6 +149,7 @@ impl Shares {
                 path,
                 real,
                 is_download: false,
+                readers: Readers::Everybody,
                 contents,
             },
             files,
@@ -222,8 +225,8 @@ fn look(subject: &Subject) -> Result<Seen, String> {
         FileName::from_local(&name.to_string_lossy())
     };
     let name = match subject {
-        Subject::Named(_, name) | Subject::Locked { name, .. } => name.clone().or_else(own_name),
-        Subject::Downloaded(_, name) => {
+        Subject::Named(_, name, _) | Subject::Locked { name, .. } => name.clone().or_else(own_name),
+        Subject::Downloaded(_, name, _) => {
             if path.is_symlink() {
                 return Err(ELSEWHERE.to_owned());
             }

@@ -9,6 +9,7 @@ use super::offers::Place;
 use crate::crypto::content::Tree;
 use crate::peer::bundle::Unfolded;
 use crate::peer::hashing::{explain, is_lasting};
+use crate::peer::readers::Reader;
 
 /// A shared content, open for serving.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Serving {
     pub(super) tree: Arc<Tree>,
     /// Absent for a listing, which lies in memory.
     pub(super) file: Option<File>,
+    /// For whom it was opened.
+    pub(super) reader: Reader,
     pub(super) shares: Shares,
 }
 
@@ -30,6 +33,12 @@ impl Serving {
     #[must_use]
     pub fn tree(&self) -> &Arc<Tree> {
         &self.tree
+    }
+
+    /// For whom it was opened.
+    #[must_use]
+    pub const fn reader(&self) -> Reader {
+        self.reader
     }
 
     /// Reads exactly `bytes.len()` bytes from `offset` on. Blocking.
@@ -66,7 +75,7 @@ impl Serving {
     /// bytes are taken for wrong ones.
     ///
     /// # Errors
-    /// When it is not, or is offered no longer.
+    /// When it is not, or is offered no longer to the one for whom it was opened.
     pub fn check(&self) -> Result<(), Gone> {
         if let (Some(file), Some(local)) = (&self.file, self.place.local()) {
             let found = file.metadata();
@@ -77,10 +86,9 @@ impl Serving {
             }
         }
         // Of the same folder there may be a newer listing: what matters is that somebody offers it.
-        if self.shares.offers().places.contains_key(&self.tree.id()) {
-            Ok(())
-        } else {
-            Err(Gone)
-        }
+        let offers = self.shares.offers();
+        let mut places = offers.places.get(&self.tree.id()).into_iter().flatten();
+        let is_offered = places.any(|place| place.is_for(self.reader));
+        is_offered.then_some(()).ok_or(Gone)
     }
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::offers::MAX_COPIES;
 use super::*;
+use crate::peer::readers::Reader;
 use crate::wire::control::PublicationKind;
 use crate::wire::folder::Listing;
 
@@ -23,7 +24,7 @@ async fn a_share_has_the_id_that_b3sum_prints() {
             shared.file.content.0,
             *blake3::hash(&vec![7; len]).as_bytes()
         );
-        let serving = shares.open(&shared.file.content).unwrap();
+        let serving = shares.open(&shared.file.content, Reader::Own).unwrap();
         let mut bytes = vec![0; len];
         serving.read_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes, vec![7; len]);
@@ -38,10 +39,10 @@ async fn a_file_that_changes_is_withdrawn_and_never_served_again() {
     std::fs::write(&path, "before").unwrap();
     let (shares, mut withdrawn) = Shares::new(Background::default());
     let shared = share(&shares, &path).await;
-    let serving = shares.open(&shared.file.content).unwrap();
+    let serving = shares.open(&shared.file.content, Reader::Own).unwrap();
     std::fs::write(&path, "after, and longer").unwrap();
     assert_eq!(serving.check(), Err(Gone));
-    assert!(shares.open(&shared.file.content).is_none() && shares.list().is_empty());
+    assert!(shares.open(&shared.file.content, Reader::Own).is_none() && shares.list().is_empty());
     assert_eq!(withdrawn.try_recv().unwrap().shared, shared);
     assert!(withdrawn.try_recv().is_err(), "told once");
 }
@@ -54,7 +55,7 @@ async fn a_deleted_file_is_withdrawn_when_somebody_asks() {
     let (shares, mut withdrawn) = Shares::new(Background::default());
     let shared = share(&shares, &path).await;
     std::fs::remove_file(&path).unwrap();
-    assert!(shares.open(&shared.file.content).is_none());
+    assert!(shares.open(&shared.file.content, Reader::Own).is_none());
     assert_eq!(withdrawn.try_recv().unwrap().shared, shared);
 }
 
@@ -65,7 +66,7 @@ async fn what_is_removed_is_not_served_even_when_it_is_open() {
     std::fs::write(&path, "here").unwrap();
     let (shares, _withdrawn) = Shares::new(Background::default());
     let shared = share(&shares, &path).await;
-    let serving = shares.open(&shared.file.content).unwrap();
+    let serving = shares.open(&shared.file.content, Reader::Own).unwrap();
     assert_eq!(shares.remove(|other| *other == shared), [shared]);
     assert_eq!(serving.check(), Err(Gone));
 }
@@ -98,7 +99,7 @@ async fn only_plain_files_are_shared() {
 }
 
 fn read_all(shares: &Shares, content: &ContentId) -> Vec<u8> {
-    let serving = shares.open(content).unwrap();
+    let serving = shares.open(content, Reader::Own).unwrap();
     let layout = serving.tree().layout();
     let mut bytes = vec![0; usize::try_from(layout.len()).unwrap()];
     serving.read_at(&mut bytes, 0).unwrap();
@@ -156,9 +157,9 @@ async fn a_folder_is_one_share_and_serves_all_that_lies_in_it() {
         assert_eq!(i64::from(file.modified.nanos), found.mtime_nsec());
     }
     assert_eq!(shares.remove(|other| *other == shared).len(), 1);
-    assert!(shares.open(&shared.file.content).is_none());
+    assert!(shares.open(&shared.file.content, Reader::Own).is_none());
     for (_, file) in listing.files() {
-        assert!(shares.open(&file.content).is_none());
+        assert!(shares.open(&file.content, Reader::Own).is_none());
     }
     assert!(shares.offers().places.is_empty());
 }
@@ -179,9 +180,9 @@ async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_ag
     };
     std::fs::write(path.join("b.txt"), "another").unwrap();
     std::fs::remove_file(path.join("a.txt")).unwrap();
-    assert!(shares.open(&content_of("b.txt")).is_none());
+    assert!(shares.open(&content_of("b.txt"), Reader::Own).is_none());
     assert!(
-        shares.open(&content_of("a.txt")).is_some(),
+        shares.open(&content_of("a.txt"), Reader::Own).is_some(),
         "there is a copy of it"
     );
     assert!(withdrawn.try_recv().is_err(), "the folder is still there");
@@ -195,7 +196,7 @@ async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_ag
     let now = shares.list();
     assert_eq!(now.len(), 1);
     assert_ne!(now[0].file.content, shared.file.content);
-    assert!(shares.open(&shared.file.content).is_none());
+    assert!(shares.open(&shared.file.content, Reader::Own).is_none());
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ fn aim(number: u8) -> Aim {
         },
         from: None,
         dir: "/x".into(),
+        is_restricted: false,
     }
 }
 

@@ -16,7 +16,7 @@ use p2pfs::peer::enrol::Target;
 use p2pfs::peer::listing;
 use p2pfs::peer::membership::Membership;
 use p2pfs::proto::backoff::Retry;
-use p2pfs::wire::control::{Audience, Publication, PublicationKind};
+use p2pfs::wire::control::{Audience, Holder, Publication, PublicationKind};
 use p2pfs::wire::id::ContentId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -124,6 +124,21 @@ impl Member {
         self.block_on(async {
             let holders = listing::holders(&self.control, content).await.unwrap();
             dial(&self.membership, &holders[0]).await.unwrap()
+        })
+    }
+
+    /// Connects to whoever is logged in under this name.
+    pub(crate) fn dial_user(&self, name: &str) -> (Reader, Writer) {
+        self.block_on(async {
+            let mut here = listing::peers(&self.control).await.unwrap().into_iter();
+            let here = here.find(|peer| peer.user.as_str() == name).unwrap();
+            let holder = Holder {
+                user: here.user,
+                peer: here.peer,
+                len: 0,
+                addresses: here.addresses,
+            };
+            dial(&self.membership, &holder).await.unwrap()
         })
     }
 
