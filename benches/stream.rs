@@ -40,6 +40,8 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         limits: p2pfs::peer::Limits::default(),
         simultaneous: 8,
         retry: Retry::default(),
+        accept: p2pfs::peer::Accept::None,
+        deny_for: Duration::ZERO,
         state_dir: None,
         restart: Restart::Ignores,
         unfinished: Restart::Ignores,

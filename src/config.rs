@@ -104,6 +104,11 @@ pub struct PeerSection {
     pub prefix: Option<String>,
     /// Share on what was downloaded.
     pub seed: Option<bool>,
+    /// Who may talk to this peer and offer it files: `ask`, `trusted`, `all` or `none`.
+    #[serde(deserialize_with = "an_accept")]
+    pub accept: Option<String>,
+    /// For how long whoever was denied is not asked about again.
+    pub deny_for: Option<Span>,
 }
 
 /// `[discovery]`
@@ -160,6 +165,9 @@ pub struct LogSection {
     pub keep: Option<u16>,
 }
 
+/// Who may talk to a peer: what `peer.accept` and `--accept` may be.
+pub const ACCEPT: [&str; 4] = ["ask", "trusted", "all", "none"];
+
 /// The text of a setting, which must make sense, or be empty where that means something.
 fn checked<'de, D: Deserializer<'de>, T>(
     deserializer: D,
@@ -189,6 +197,12 @@ fn a_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>,
 
 fn a_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     checked(deserializer, |text| one_of(text, &["text", "json"]))
+}
+
+fn an_accept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    one_of(&text, &ACCEPT).map_err(D::Error::custom)?;
+    Ok(Some(text))
 }
 
 fn a_bind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -353,7 +367,9 @@ impl Config {
                     bind,
                     downloads,
                     prefix,
-                    seed
+                    seed,
+                    accept,
+                    deny_for
                 },
                 self.peer,
                 lower.peer

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
 use super::settings::ConfigAction;
-use crate::config::Span;
+use crate::config::{ACCEPT, Span};
 use crate::logging::Format;
 use crate::wire::id::Fingerprint;
 
@@ -297,6 +297,9 @@ pub struct PeerArgs {
     /// No prompt: share until a signal comes
     #[arg(long)]
     pub no_prompt: bool,
+    /// Who may talk to you and offer you files: ask, trusted, all or none [default: ask]
+    #[arg(long, value_name = "WHO", value_parser = ACCEPT)]
+    pub accept: Option<String>,
 }
 
 /// How a command gets its peer.

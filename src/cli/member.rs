@@ -18,12 +18,12 @@ use super::opener::Asking;
 use super::options::{AddArgs, DownloadOptions};
 use super::place::Place;
 use super::prompt::{self, End};
-use super::setup::{Home, WithoutHome};
+use super::setup::{Home, WithoutHome, parse_accept};
 use super::status::Presence;
 use super::telling::{Told, show_events};
 use super::{Context, history, join_address};
 use crate::crypto::kdf::Group;
-use crate::peer::{self, JoinError, Peer, Restart};
+use crate::peer::{self, Accept, JoinError, Peer, Restart};
 use crate::wire::text::{UserName, safe};
 
 /// How long a wrong passphrase holds up the next question, at first and at most; each doubles the one before.
@@ -40,6 +40,8 @@ struct Manner {
     greets: bool,
     /// Who has one thing to do neither goes on with what another one left, nor leaves something to go on with.
     unfinished: Restart,
+    /// Who may talk to it, if not what the settings say.
+    accept: Option<Accept>,
 }
 
 impl Manner {
@@ -53,6 +55,8 @@ impl Manner {
             patience: Patience::Retries,
             greets: false,
             unfinished: Restart::Ignores,
+            // Nobody stays to hear it.
+            accept: Some(Accept::None),
         }
     }
 }
@@ -95,6 +99,7 @@ impl Context {
             } else {
                 Restart::Restores
             },
+            accept: args.accept.as_deref().map(parse_accept),
         };
         let executor = self.join(&args.join, group, manner).await?;
         if !is_attended {
@@ -271,6 +276,7 @@ impl Context {
             patience,
             greets,
             unfinished,
+            accept,
         } = manner;
         let home = Home::of_peer(self.global(), without, &self.screen)?;
         let restart = match without {
@@ -283,6 +289,7 @@ impl Context {
         let network = group.network().clone();
         let mut settings = self.setup.peer(join, &home, restart)?;
         settings.unfinished = unfinished;
+        settings.accept = accept.unwrap_or(settings.accept);
         match self.setup.place(join)? {
             Place::Host(..) => {}
             Place::Auto => self.find_tracker(&mut settings, &group).await?,

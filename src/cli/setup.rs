@@ -19,7 +19,7 @@ use crate::crypto::random::OsRandom;
 use crate::disk::{self, DirLock, LockError, create_private_dir, lock_dir};
 use crate::ipc::Listener;
 use crate::keyfile;
-use crate::peer::Limits;
+use crate::peer::{Accept, Limits};
 use crate::proto::backoff::Retry;
 use crate::wire::id::Fingerprint;
 use crate::wire::text::{UserName, safe};
@@ -37,6 +37,17 @@ const DEFAULT_PREFIX: &str = "downloaded_";
 const DEFAULT_SIMULTANEOUS: usize = 8;
 /// Longest prefix of downloads, in bytes.
 const MAX_PREFIX_LEN: usize = 64;
+const DEFAULT_DENY_FOR: Duration = Duration::from_secs(300);
+
+/// Who may talk to us, from a word of [`crate::config::ACCEPT`].
+pub(super) fn parse_accept(word: &str) -> Accept {
+    match word {
+        "trusted" => Accept::Trusted,
+        "all" => Accept::All,
+        "none" => Accept::None,
+        _ => Accept::Ask,
+    }
+}
 
 /// Everything that was said before the role begins.
 #[derive(Clone)]
@@ -228,6 +239,8 @@ impl Setup {
                 .unwrap_or(DEFAULT_SIMULTANEOUS)
                 .max(1),
             retry: self.retry(),
+            accept: config.accept.as_deref().map_or(Accept::Ask, parse_accept),
+            deny_for: config.deny_for.map_or(DEFAULT_DENY_FOR, |span| span.0),
             state_dir: home.dir.clone(),
             restart,
             unfinished: peer::Restart::Ignores,

@@ -8,7 +8,8 @@ const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Options that `-h` leaves out, by their ids.
-const RARE: [&str; 20] = [
+const RARE: [&str; 21] = [
+    "accept",
     "config",
     "state_dir",
     "network",

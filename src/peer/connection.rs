@@ -3,6 +3,7 @@
 //! Frames are opened in the buffer that they arrived in, and sealed in the buffer that they leave from.
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,11 +13,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
+use zeroize::Zeroize as _;
 
 use crate::crypto::stream::{FrameOpener, FrameSealer, StreamError, StreamKeys};
 use crate::wire::MAX_FRAME_LEN;
 use crate::wire::codec::DecodeError;
 use crate::wire::packet::{FRAME_HEADER_LEN, FrameHeader, TAG_LEN};
+use crate::wire::talk::{self, MAX_TALK_LEN};
 use crate::wire::transfer::Frame;
 
 /// Largest frame on the wire.
@@ -81,6 +84,7 @@ pub fn split(stream: TcpStream, keys: StreamKeys) -> (Reader, Writer) {
             buffer,
             start: 0,
             end: 0,
+            opened: None,
         },
         Writer {
             write,
@@ -99,6 +103,8 @@ pub struct Reader {
     /// Bytes that came and were not opened yet.
     start: usize,
     end: usize,
+    /// Where the plaintext of a frame lies that was opened and not taken yet.
+    opened: Option<Range<usize>>,
 }
 
 impl Reader {
@@ -107,6 +113,49 @@ impl Reader {
     /// # Errors
     /// When the connection is cut or dead, or the other side breaks the protocol.
     pub async fn next(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
+        match self.next_plaintext().await? {
+            Some(plaintext) => Ok(Some(Frame::decode(plaintext)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for the first frame, which is still the next one then: does it begin a talk? May be dropped
+    /// and called again.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub async fn begins_talk(&mut self) -> Result<bool, ConnectionError> {
+        if self.opened.is_none() && !self.opener.is_finished() {
+            let header = self.fill_frame().await?;
+            let start = self.start + FRAME_HEADER_LEN;
+            let opened = self.open(header)?.map(|plaintext| plaintext.len());
+            self.opened = opened.map(|len| start..start + len);
+        }
+        let opened = self.opened.clone();
+        Ok(opened.is_some_and(|opened| talk::begins_talk(&self.buffer[opened])))
+    }
+
+    /// The next frame of a talk, as [`Reader::next`] gives those of a transfer. What was read is wiped.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub async fn next_talk(&mut self) -> Result<Option<talk::Frame>, ConnectionError> {
+        if self.opened.is_none() && self.start == self.end {
+            // Talks are short and many: most of the buffer is never touched.
+            (self.start, self.end) = (0, 0);
+        }
+        let Some(plaintext) = self.next_plaintext().await? else {
+            return Ok(None);
+        };
+        let frame = talk::Frame::decode(plaintext);
+        plaintext.zeroize();
+        Ok(Some(frame?))
+    }
+
+    async fn next_plaintext(&mut self) -> Result<Option<&mut [u8]>, ConnectionError> {
+        if let Some(opened) = self.opened.take() {
+            return Ok(Some(&mut self.buffer[opened]));
+        }
         if self.opener.is_finished() {
             return Ok(None);
         }
@@ -124,7 +173,7 @@ impl Reader {
         header.is_some_and(|header| here.len() >= FRAME_HEADER_LEN + header.len + TAG_LEN)
     }
 
-    fn open(&mut self, header: FrameHeader) -> Result<Option<Frame<'_>>, ConnectionError> {
+    fn open(&mut self, header: FrameHeader) -> Result<Option<&mut [u8]>, ConnectionError> {
         let body_start = self.start + FRAME_HEADER_LEN;
         let body_end = body_start + header.len + TAG_LEN;
         self.start = body_end;
@@ -134,7 +183,7 @@ impl Reader {
         if header.is_final && plaintext.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Frame::decode(plaintext)?))
+        Ok(Some(plaintext))
     }
 
     async fn fill_frame(&mut self) -> Result<FrameHeader, ConnectionError> {
@@ -182,6 +231,22 @@ impl Writer {
     /// When the connection does not take it.
     pub async fn send(&mut self, frame: &Frame<'_>) -> Result<(), ConnectionError> {
         self.frame.clear();
+        self.frame.resize(FRAME_HEADER_LEN, 0);
+        frame.encode(&mut self.frame);
+        self.frame.resize(self.frame.len() + TAG_LEN, 0);
+        self.sealer.seal(false, &mut self.frame)?;
+        write_all(&mut self.write, &self.frame).await
+    }
+
+    /// Sends one frame of a talk.
+    ///
+    /// # Errors
+    /// When the connection does not take it.
+    pub async fn send_talk(&mut self, frame: &talk::Frame) -> Result<(), ConnectionError> {
+        self.frame.clear();
+        // Sealed where it was written: no plaintext is left in memory that was given back.
+        self.frame
+            .reserve(FRAME_HEADER_LEN + MAX_TALK_LEN + TAG_LEN);
         self.frame.resize(FRAME_HEADER_LEN, 0);
         frame.encode(&mut self.frame);
         self.frame.resize(self.frame.len() + TAG_LEN, 0);

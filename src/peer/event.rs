@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::shares::Shared;
 use super::{Downloaded, TransferId};
 use crate::disk::PrivateFileError;
-use crate::wire::id::{ContentId, Fingerprint};
-use crate::wire::text::{FileName, UserName};
+use crate::proto::talk::{End, Question, QuestionId};
+use crate::wire::id::{ContentId, Fingerprint, PeerId};
+use crate::wire::text::{ChatText, FileName, UserName};
 
 /// What happens by itself, for prompt and log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,54 @@ pub enum Event {
         name: String,
         /// Why.
         reason: String,
+    },
+    /// Somebody asks to talk or offers something; one question at a time, answered with
+    /// [`super::Peer::answer`].
+    Asked(Question),
+    /// The question that was asked is moot: whoever asked is gone, or it was settled otherwise.
+    Unasked(QuestionId),
+    /// Somebody said something.
+    Said {
+        /// Who.
+        user: UserName,
+        /// Under this key.
+        key: PeerId,
+        /// Others were told the same.
+        to_all: bool,
+        /// What.
+        text: ChatText,
+    },
+    /// A talk began.
+    TalkBegan {
+        /// With whom.
+        user: UserName,
+        /// Under this key.
+        key: PeerId,
+    },
+    /// A talk ended.
+    TalkEnded {
+        /// With whom.
+        user: UserName,
+        /// Under this key.
+        key: PeerId,
+        /// Why.
+        end: End,
+    },
+    /// A name that we know came with another key, and was not let in; told once.
+    OtherKey {
+        /// The name.
+        user: UserName,
+        /// The key that we know.
+        known: PeerId,
+        /// The key that came.
+        found: PeerId,
+    },
+    /// Somebody wanted to talk under a name that is not his at the tracker; told once.
+    WrongName {
+        /// The name.
+        user: UserName,
+        /// The key that came.
+        key: PeerId,
     },
     /// The peer has left; no event follows.
     Left,

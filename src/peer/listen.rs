@@ -15,6 +15,7 @@ use super::connection::split;
 use super::event::JoinError;
 use super::guests::{Guests, Idle};
 use super::membership::Membership;
+use super::talk::Talker;
 use super::upload::{Offers, serve};
 use crate::crypto::handshake::Local;
 use crate::crypto::kdf::EnvelopeKeys;
@@ -81,7 +82,13 @@ impl Listener {
     }
 
     /// Serves until `shutdown`.
-    pub async fn run(self, membership: Membership, offers: Offers, shutdown: CancellationToken) {
+    pub async fn run(
+        self,
+        membership: Membership,
+        offers: Offers,
+        talker: Talker,
+        shutdown: CancellationToken,
+    ) {
         let door = Doorkeeper::new();
         let host = Arc::new(membership);
         let guests = Guests::default();
@@ -99,6 +106,7 @@ impl Listener {
                 continue;
             };
             let (host, offers, guests) = (Arc::clone(&host), offers.clone(), guests.clone());
+            let talker = talker.clone();
             let leaving = shutdown.child_token();
             let ending = leaving.clone();
             let serving = async move {
@@ -112,10 +120,23 @@ impl Listener {
                 let idle = Idle::new(Instant::now());
                 let entered = guests.enter(Instant::now(), peer, idle.clone(), leaving.clone());
                 // One beyond the limit is told by the end of the connection, and comes back later.
-                let Some(_place) = entered else {
+                let Some(place) = entered else {
                     return;
                 };
-                let (reader, writer) = split(stream, accepted.keys.stream);
+                let (mut reader, writer) = split(stream, accepted.keys.stream);
+                let is_talk = tokio::select! {
+                    () = leaving.cancelled() => Ok(false),
+                    is_talk = reader.begins_talk() => is_talk,
+                };
+                match is_talk {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        // Those who talk take no place of those who download.
+                        drop(place);
+                        return talker.receive(peer, reader, writer).await;
+                    }
+                    Err(error) => return debug!(?peer, %error, "connection ended"),
+                }
                 debug!(?peer, "serving");
                 match serve(peer, reader, writer, offers, (idle, leaving)).await {
                     Ok(()) => debug!(?peer, "served"),

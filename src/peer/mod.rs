@@ -43,6 +43,7 @@ pub mod shares;
 pub mod source;
 pub mod spread;
 pub mod store;
+pub mod talk;
 pub mod target;
 pub mod throttle;
 pub mod transfers;
@@ -86,6 +87,8 @@ pub use self::readers::Readers;
 use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
 use self::spread::Spread;
+use self::talk::Talker;
+pub use self::talk::{Delivery, OfferNews, TalkError};
 use self::throttle::Throttle;
 use self::transfers::Transfers;
 pub use self::transfers::{Order, State, Transfer, TransferId};
@@ -95,6 +98,9 @@ use self::watch::Watch;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
 use crate::proto::backoff::Retry;
+pub use crate::proto::talk::{
+    Accept, End, OfferId, Question, QuestionId, QuestionKind, Talk, Verdict,
+};
 use crate::wire::control::{Holder, PeerEntry, Publication};
 use crate::wire::id::{ContentId, Fingerprint, PeerId};
 use crate::wire::password::Password;
@@ -138,6 +144,10 @@ pub struct Settings {
     pub retry: Retry,
     /// Where known trackers and people, hashes, shares and unfinished downloads are kept; absent for a peer that keeps nothing.
     pub state_dir: Option<PathBuf>,
+    /// Who may talk to us and offer us something, without or with a question.
+    pub accept: Accept,
+    /// For how long a denial is remembered.
+    pub deny_for: Duration,
     /// What becomes of the shares of the last start.
     pub restart: Restart,
     /// What becomes of unfinished downloads: those of the last start, and those that this one leaves.
@@ -220,6 +230,7 @@ struct Inner {
     downloads: Downloads,
     offers: Offers,
     transfers: Transfers,
+    talker: Talker,
     port: u16,
     shutdown: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -299,7 +310,22 @@ impl Peer {
             events: events.clone(),
         };
         downloads.throttle.set(settings.limits.down);
-        let listening = listener.run(membership.clone(), offers.clone(), shutdown.clone());
+        let (talker, talking) = Talker::new(talk::Setup {
+            user: settings.user.clone(),
+            membership: membership.clone(),
+            control: control.clone(),
+            people: people.clone(),
+            accept: settings.accept,
+            deny_for: settings.deny_for,
+            events: events.clone(),
+            shutdown: shutdown.clone(),
+        });
+        let listening = listener.run(
+            membership.clone(),
+            offers.clone(),
+            talker.clone(),
+            shutdown.clone(),
+        );
         let keeper = Keeper {
             watch: Watch::new(background.changes.clone()),
             locker,
@@ -313,7 +339,12 @@ impl Peer {
         let keeping = keeper
             .clone()
             .run(settings.restart, withdrawn, shutdown.clone());
-        let tasks = vec![control_task, tokio::spawn(listening), tokio::spawn(keeping)];
+        let tasks = vec![
+            control_task,
+            tokio::spawn(listening),
+            tokio::spawn(keeping),
+            tokio::spawn(talking),
+        ];
         let tasks = std::sync::Mutex::new(tasks);
         let inner = Inner {
             transfers: Transfers::new(settings.simultaneous, unfinished),
@@ -324,6 +355,7 @@ impl Peer {
             keeper,
             downloads,
             offers,
+            talker,
             port,
             shutdown,
             tasks,

@@ -256,6 +256,25 @@ impl Talks {
         talk.is_some()
     }
 
+    /// Whose connection it is.
+    #[must_use]
+    pub fn key_of(&self, link: LinkId) -> Option<PeerId> {
+        self.lines.get(&link).map(|line| line.key)
+    }
+
+    /// Ends everything, with a goodbye.
+    pub fn close(&mut self, now: Instant) {
+        let keys: Vec<PeerId> = self.parties.keys().copied().collect();
+        for key in keys {
+            self.hang_up(now, &key);
+        }
+        let links: Vec<LinkId> = self.lines.keys().copied().collect();
+        for link in links {
+            self.transmits.push_back(Transmit::Finish(link));
+            self.end_line(now, link, &End::Here);
+        }
+    }
+
     fn talk_with(&self, key: &PeerId) -> Option<LinkId> {
         self.parties.get(key)?.talk
     }
