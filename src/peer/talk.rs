@@ -40,8 +40,8 @@ use crate::wire::text::UserName;
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// News of offers that wait to be read.
 const OFFER_NEWS: usize = 1024;
-/// Connections that are being dialled at the same time, or names that are being asked about.
-const MAX_ERRANDS: usize = 512;
+/// Tasks at the same time, those of connections among them that only wait for a last word.
+const MAX_TASKS: usize = 2048;
 
 /// What all talks work with.
 pub struct Setup {
@@ -131,6 +131,9 @@ impl Talker {
         let Ok(Ok(Some(Frame::Connect { user, offers }))) = first else {
             return debug!(?key, "a talk that does not begin");
         };
+        if self.0.tasks.len() >= MAX_TASKS {
+            return debug!(?key, "too many talks begin");
+        }
         self.act(|state, now| {
             if let Some(link) = self.adopt(state, reader, writer) {
                 let machine = &mut state.machine;
@@ -177,22 +180,16 @@ impl Talker {
     }
 
     fn carry_out(&self, state: &mut State, action: Action) {
-        let is_crowded = self.0.tasks.len() >= MAX_ERRANDS;
         let talker = self.clone();
         match action {
             Action::Dial(key) => {
-                let Some(entry) = state.entries.remove(&key).filter(|_| !is_crowded) else {
-                    let reason = Err("too much is under way".to_owned());
+                let Some(entry) = state.entries.remove(&key) else {
+                    let reason = Err("its address is not known".to_owned());
                     return state.machine.handle_dialled(Instant::now(), key, reason);
                 };
                 self.0.tasks.spawn(async move { talker.dial(entry).await });
             }
             Action::Check { link, user } => {
-                if is_crowded {
-                    return state
-                        .machine
-                        .handle_checked(Instant::now(), link, Checked::Unknown);
-                }
                 self.0
                     .tasks
                     .spawn(async move { talker.check(link, user).await });

@@ -116,6 +116,20 @@ impl Talks {
             return Duration::ZERO;
         };
         let mut pause = line.hear(now);
+        if line.stage == Stage::Open {
+            let (user, key) = (line.user.clone(), line.key);
+            if matches!(
+                self.regard(&user, key),
+                Regard::Blocked | Regard::OtherKey { .. }
+            ) {
+                // Since the talk began the key was blocked, or its name given to another one.
+                self.hang_up(now, &key);
+                return pause;
+            }
+        }
+        let Some(line) = self.lines.get_mut(&link) else {
+            return pause;
+        };
         match (line.stage, frame) {
             (_, Frame::Ping) => self.send(link, Frame::Pong),
             (_, Frame::Pong) => self.handle_pong(link),
@@ -272,6 +286,16 @@ impl Talks {
         for link in links {
             self.transmits.push_back(Transmit::Finish(link));
             self.end_line(now, link, &End::Here);
+        }
+    }
+
+    /// Nobody waits any more for the answer to a call, unless an offer does.
+    pub fn give_up(&mut self, now: Instant, key: &PeerId) {
+        let party = self.parties.get(key);
+        let is_calling = party.is_some_and(|party| party.call.is_some());
+        if is_calling && !self.offers.wait_for(key) {
+            self.end_call(now, *key, &CallEnd::Cancelled);
+            self.show_next();
         }
     }
 

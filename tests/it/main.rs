@@ -29,6 +29,7 @@ mod silence;
 mod start;
 mod support;
 mod swarm;
+mod talk;
 mod terminal;
 mod tracker;
 mod transfer;

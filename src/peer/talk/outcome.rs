@@ -80,6 +80,19 @@ impl Waiting {
         self.offers.remove(&offer);
     }
 
+    /// Does somebody wait for what this key says?
+    pub(super) fn is_awaited(&mut self, key: &PeerId) -> bool {
+        let Some((_, replies)) = self.talks.get_mut(key) else {
+            return false;
+        };
+        replies.retain(|reply| !reply.is_closed());
+        let is_awaited = !replies.is_empty();
+        if !is_awaited {
+            self.talks.remove(key);
+        }
+        is_awaited
+    }
+
     /// Whom we call who bears this name, or everybody whom we call.
     pub(super) fn called(&self, folded: Option<&str>) -> Vec<PeerId> {
         let fits = |user: &UserName| folded.is_none_or(|folded| user.folded() == folded);

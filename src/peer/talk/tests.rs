@@ -463,6 +463,54 @@ async fn row_77_a_flood_is_slowed_at_its_sender_and_disconnect_works_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_given_up_asks_nobody_any_longer() {
+    let world = World::new();
+    let (ana, mut bob) = (
+        world.enter("ana", Accept::Ask),
+        world.enter("bob", Accept::Ask),
+    );
+    let name = bob.user.clone();
+    let calling = tokio::time::timeout(Duration::from_millis(500), ana.connect(&name));
+    let (given_up, question) = tokio::join!(calling, bob.asked());
+    assert!(given_up.is_err());
+    let unasked = bob
+        .event_that(|event| matches!(event, Event::Unasked(_)))
+        .await;
+    assert_eq!(unasked, Event::Unasked(question.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_says_goodbye_and_whoever_waits_for_him_is_told() {
+    let world = World::new();
+    let (ana, mut bob) = (
+        world.enter("ana", Accept::Ask),
+        world.enter("bob", Accept::All),
+    );
+    ana.connect(&bob.user).await.unwrap();
+    let carl = world.enter("carl", Accept::Ask);
+    let waiting = ana.connect(&carl.user);
+    let leaving = async {
+        while carl.talker.questions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        ana.shutdown.cancel();
+    };
+    let (left, ()) = tokio::join!(waiting, leaving);
+    assert_eq!(left, Err(TalkError::Leaving));
+    let ended = bob
+        .event_that(|event| matches!(event, Event::TalkEnded { .. }))
+        .await;
+    assert!(matches!(
+        ended,
+        Event::TalkEnded {
+            end: End::There,
+            ..
+        }
+    ));
+    ana.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_reads_is_not_told_to_have_been_shown() {
     let world = World::new();
     let (ana, bob) = (

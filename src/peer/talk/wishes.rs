@@ -30,6 +30,7 @@ impl Talker {
     }
 
     /// Asks somebody to talk, if that was not so; his key.
+    /// Dropping the future gives up.
     pub(super) async fn connect(&self, user: &UserName) -> Result<PeerId, TalkError> {
         if let Some(key) = self.key_of(user) {
             return Ok(key);
@@ -47,10 +48,11 @@ impl Talker {
         });
         match is_open {
             Ok(true) => Ok(key),
-            Ok(false) => answer
-                .await
-                .unwrap_or(Err(TalkError::Leaving))
-                .map(|()| key),
+            Ok(false) => {
+                let _until = GivingUp { talker: self, key };
+                let answer = answer.await.unwrap_or(Err(TalkError::Leaving));
+                answer.map(|()| key)
+            }
             Err(refusal) => Err(TalkError::refused(&user, &key, refusal)),
         }
     }
@@ -178,6 +180,22 @@ impl State {
             self.machine.hang_up(now, &key);
         }
         ended
+    }
+}
+
+/// Ends a call for whose answer nobody waits any more.
+struct GivingUp<'a> {
+    talker: &'a Talker,
+    key: PeerId,
+}
+
+impl Drop for GivingUp<'_> {
+    fn drop(&mut self) {
+        self.talker.act(|state, now| {
+            if !state.waiting.is_awaited(&self.key) {
+                state.machine.give_up(now, &self.key);
+            }
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Delivery, Event, LinkId, TalkRefusal, Talks};
+use super::{Delivery, Event, LinkId, Regard, TalkRefusal, Talks};
 use crate::wire::id::PeerId;
 use crate::wire::talk::{Frame, Receipt};
 use crate::wire::text::ChatText;
@@ -14,7 +14,7 @@ impl Talks {
     /// Says something to somebody to whom we talk: over which connection, and under which number there.
     ///
     /// # Errors
-    /// When there is no talk, or too many messages are on their way.
+    /// When there is no talk, the key is blocked or no longer the name's, or too many messages are on their way.
     pub fn say(
         &mut self,
         now: Instant,
@@ -23,6 +23,12 @@ impl Talks {
         text: ChatText,
     ) -> Result<(LinkId, u32), TalkRefusal> {
         let link = self.talk_with(key).ok_or(TalkRefusal::NotOpen)?;
+        let line = self.lines.get(&link).ok_or(TalkRefusal::NotOpen)?;
+        match self.regard(&line.user, *key) {
+            Regard::Blocked => return Err(TalkRefusal::Blocked),
+            Regard::OtherKey { known } => return Err(TalkRefusal::OtherKey { known }),
+            Regard::Unknown | Regard::Met | Regard::Trusted => {}
+        }
         let line = self.lines.get_mut(&link).ok_or(TalkRefusal::NotOpen)?;
         let number = line.number_next(now).ok_or(TalkRefusal::TooMany)?;
         let frame = Frame::Text {

@@ -63,6 +63,14 @@ impl Offers {
         table.map(|(id, _)| *id).collect()
     }
 
+    /// Does an offer of ours to this key wait for an answer?
+    pub(super) fn wait_for(&self, key: &PeerId) -> bool {
+        let waits = |record: &Record| {
+            record.key == *key && record.whose == Whose::Own && !record.is_accepted
+        };
+        self.table.values().any(waits)
+    }
+
     pub(super) fn has_pending(&self, key: &PeerId) -> bool {
         !self.pending(key).is_empty()
     }

@@ -420,6 +420,37 @@ fn a_yes_to_a_name_that_was_given_to_another_key_meanwhile_is_a_no() {
 }
 
 #[test]
+fn whoever_is_blocked_or_replaced_in_the_middle_of_a_talk_is_heard_no_longer() {
+    for regard in [Regard::Blocked, Regard::OtherKey { known: key(9) }] {
+        let mut world = talking();
+        world.regard(1, 0, regard);
+        assert!(world.say(1, 0, "no").is_none());
+        world.say(0, 1, "still there?").unwrap();
+        world.run();
+        assert!(world.sides[1].heard.is_empty(), "{regard:?}");
+        world.assert_idle();
+    }
+}
+
+#[test]
+fn a_call_that_is_given_up_asks_nobody_any_longer_unless_an_offer_waits_for_it() {
+    let mut world = World::new(2);
+    world.call(0, 1);
+    world.run();
+    world.sides[0].machine.give_up(world.now, &key(1));
+    world.run();
+    let unasked = world.sides[1].count(|event| matches!(event, Event::Unasked(_)));
+    assert_eq!(unasked, 1);
+    world.assert_idle();
+    world.offer(0, 1, offer("a"));
+    world.call(0, 1);
+    world.run();
+    world.sides[0].machine.give_up(world.now, &key(1));
+    world.run();
+    assert_eq!(world.sides[1].machine.questions().len(), 1);
+}
+
+#[test]
 fn a_false_name_is_refused_and_told_once_and_whom_we_know_needs_no_tracker() {
     let mut world = World::new(2);
     world.checks = Some(Checked::WrongName);
@@ -602,7 +633,7 @@ fn trust_takes_offers_without_a_question_and_always_is_for_all_that_wait() {
     world.run();
     assert_eq!(world.sides[1].taken().len(), 4, "no longer that person");
     assert_eq!(world.sides[1].asked(), 2);
-    let why = OfferEnd::Refused(OfferAnswer::Denied);
+    let why = OfferEnd::TalkEnded;
     let ended = Event::OfferEnded { offer: id, why };
     assert!(world.sides[0].events.contains(&ended));
 }
