@@ -109,6 +109,12 @@ pub struct PeerSection {
     pub accept: Option<String>,
     /// For how long whoever was denied is not asked about again.
     pub deny_for: Option<Span>,
+    /// Ring the terminal's bell for messages and questions.
+    pub bell: Option<bool>,
+    /// File to which everything that is said is added; empty for none.
+    pub chat_file: Option<PathBuf>,
+    /// Keep what is said to others out of the prompt's history.
+    pub history_private: Option<bool>,
 }
 
 /// `[discovery]`
@@ -369,7 +375,10 @@ impl Config {
                     prefix,
                     seed,
                     accept,
-                    deny_for
+                    deny_for,
+                    bell,
+                    chat_file,
+                    history_private
                 },
                 self.peer,
                 lower.peer

@@ -5,11 +5,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{NonEmptyStringValueParser, Resettable};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
+use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions, parse_time};
 use super::settings::ConfigAction;
 use crate::config::{ACCEPT, Span};
 use crate::logging::Format;
@@ -159,6 +160,18 @@ pub enum Action {
     Cancel(CancelArgs),
     /// How fast transfers of the peer that runs here may be
     Limit(LimitArgs),
+    /// Ask somebody to talk with you
+    Connect(ConnectArgs),
+    /// End the talk with somebody, or all talks of the peer that runs here
+    Disconnect(SomebodyArgs),
+    /// Say something to somebody, or to everybody with whom the peer here talks
+    Msg(MsgArgs),
+    /// Say yes to who asks the peer that runs here: the first, or USER
+    Accept(SomebodyArgs),
+    /// Say no to who asks the peer that runs here: the first, or USER
+    Deny(SomebodyArgs),
+    /// Who is here, how they stand, and with whom the peer here talks
+    Who(OnceArgs),
     /// Your name and key print
     Id,
     /// Trust the key that somebody has, also a new one; alone: whom you know
@@ -449,6 +462,40 @@ pub struct LimitArgs {
     pub words: Vec<String>,
 }
 
+/// `p2pfs connect`
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// Whom
+    pub user: String,
+    /// How long to wait for the answer [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub wait: Option<Duration>,
+}
+
+/// `p2pfs disconnect`, `p2pfs accept`, `p2pfs deny`
+#[derive(Clone, Debug, Args)]
+pub struct SomebodyArgs {
+    /// Whom
+    pub user: Option<String>,
+}
+
+/// `p2pfs msg`
+#[derive(Clone, Debug, Args)]
+pub struct MsgArgs {
+    /// To whom, unless it is for all; and what
+    #[arg(required = true, value_name = "USER|TEXT")]
+    pub words: Vec<String>,
+    /// To everybody with whom the peer that runs here talks
+    #[arg(long)]
+    pub all: bool,
+    /// How long to wait for somebody who has to agree first [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub wait: Option<Duration>,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
+}
+
 /// `p2pfs trust`
 #[derive(Clone, Debug, Args)]
 pub struct TrustArgs {
@@ -609,6 +656,13 @@ mod tests {
             "p2pfs cancel 1 2",
             "p2pfs limit up 5MiB",
             "p2pfs passphrase check",
+            "p2pfs connect vader --wait 5s",
+            "p2pfs disconnect",
+            "p2pfs msg vader hi there",
+            "p2pfs msg --all hi",
+            "p2pfs accept",
+            "p2pfs deny vader",
+            "p2pfs who",
             "p2pfs id",
             "p2pfs trust",
             "p2pfs trust ana aaaa-aaaa-aaaa-aaaa",

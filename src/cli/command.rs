@@ -1,11 +1,12 @@
 //! One typed line to one command; aliases; help texts.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser};
 use serde::{Deserialize, Serialize};
 
-use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions};
+use super::options::{AddArgs, DownloadOptions, ListOptions, SearchOptions, parse_time};
 use super::topics;
 
 /// What can be typed at the prompt, under all names that users of older programs know; also what goes through
@@ -123,6 +124,58 @@ pub enum Command {
     /// Your name and key print, and the tracker's
     #[command(visible_alias = "status")]
     Id,
+    /// Ask somebody to talk with you
+    Connect {
+        /// Whom
+        user: String,
+        /// How long to wait for the answer [default: 1m]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        wait: Option<Duration>,
+    },
+    /// End the talk with somebody, or all talks
+    Disconnect {
+        /// With whom
+        user: Option<String>,
+    },
+    /// Say something to somebody: the rest of the line, as it stands
+    Msg {
+        /// To whom
+        user: String,
+        /// What
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<String>,
+        /// How long to wait for somebody who has to agree first
+        #[arg(skip)]
+        wait: Option<Duration>,
+    },
+    /// Say something to everybody with whom you talk: the rest of the line, as it stands
+    #[command(name = "all")]
+    #[serde(rename = "all")]
+    Everybody {
+        /// What
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<String>,
+    },
+    /// Say yes to who asks you: the first, or USER
+    Accept {
+        /// Whom
+        user: Option<String>,
+    },
+    /// Say no to who asks you: the first, or USER
+    Deny {
+        /// Whom
+        user: Option<String>,
+    },
+    /// Yes to the question above
+    #[command(visible_alias = "y")]
+    Yes,
+    /// No to the question above; so does Enter on an empty line
+    #[command(visible_alias = "n")]
+    No,
+    /// Yes to the question above, and trust whoever asks
+    Always,
+    /// Who is here, how they stand, and with whom you talk
+    Who,
     /// Trust the key that somebody has, also a new one; alone: whom you know
     Trust {
         /// Whom
@@ -174,7 +227,13 @@ impl Command {
     pub const fn is_long(&self) -> bool {
         matches!(
             self,
-            Self::Add(_) | Self::Download { .. } | Self::Info { .. } | Self::Unlock { .. }
+            Self::Add(_)
+                | Self::Download { .. }
+                | Self::Info { .. }
+                | Self::Unlock { .. }
+                | Self::Connect { .. }
+                | Self::Msg { .. }
+                | Self::Everybody { .. }
         )
     }
 
@@ -203,6 +262,9 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
+    if let Some(command) = spoken(line) {
+        return Ok(Some(command));
+    }
     // A quote without its other half is a letter of a name (it's.txt), no reason to refuse the line.
     let mut words = shell_words::split(line)
         .unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
@@ -221,6 +283,35 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     Command::try_parse_from(words)
         .map(|command| Some(command.at_home()))
         .map_err(|error| explain(&error))
+}
+
+/// What is said to others is the rest of the line: there quotes and dashes are letters. `None` when that is not
+/// what the line is, or something is missing.
+fn spoken(line: &str) -> Option<Command> {
+    let (first, rest) = line.split_once(char::is_whitespace)?;
+    let rest = rest.trim_start();
+    if rest == "--help" || rest == "-h" {
+        return None;
+    }
+    let text = |text: &str| vec![text.to_owned()];
+    match first
+        .strip_prefix('/')
+        .unwrap_or(first)
+        .to_lowercase()
+        .as_str()
+    {
+        "msg" => {
+            let (user, said) = rest.split_once(char::is_whitespace)?;
+            let (user, said) = (user.to_owned(), said.trim_start());
+            (!said.is_empty()).then(|| Command::Msg {
+                user,
+                text: text(said),
+                wait: None,
+            })
+        }
+        "all" => Some(Command::Everybody { text: text(rest) }),
+        _ => None,
+    }
 }
 
 /// `get --help` is `help get`: nothing that is meant looks like it.
@@ -262,6 +353,8 @@ pub fn explain(error: &clap::Error) -> String {
     }
     if error.kind() == ErrorKind::MissingRequiredArgument {
         let missing = text(ContextKind::InvalidArg).unwrap_or_default();
+        // The first of them.
+        let missing = missing.split(' ').next().unwrap_or_default();
         let missing = missing.trim_matches(['<', '>', '.']);
         return format!("{missing} is missing; help COMMAND tells more");
     }
@@ -413,6 +506,34 @@ mod tests {
             Command::Search(SearchOptions::plain(vec!["my".into(), "report".into()], 50))
         );
         assert_eq!(command("get it's.txt"), command("get \"it's.txt\""));
+    }
+
+    #[test]
+    fn what_is_said_is_the_rest_of_the_line_as_it_stands() {
+        let said = |line: &str| match command(line) {
+            Command::Msg { user, text, .. } => (Some(user), text.join(" ")),
+            Command::Everybody { text } => (None, text.join(" ")),
+            other => panic!("{other:?}"),
+        };
+        let vader = Some("vader".to_owned());
+        for (line, whom, text) in [
+            ("/msg vader it's \"you\"  -x", &vader, "it's \"you\"  -x"),
+            ("MSG  vader   --all", &vader, "--all"),
+            ("msg vader \\n # no", &vader, "\\n # no"),
+            ("/All 'hi", &None, "'hi"),
+        ] {
+            assert_eq!(said(line), (whom.clone(), text.to_owned()), "{line}");
+        }
+        for (line, missing) in [("msg", "USER"), ("msg vader", "TEXT"), ("all", "TEXT")] {
+            let error = parse(line).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{missing} is missing")),
+                "{error}"
+            );
+        }
+        assert_eq!(command("msg --help"), command("help msg"));
+        assert_eq!(command("/Y"), Command::Yes);
+        assert_eq!(command("/Connect vader"), command("connect vader"));
     }
 
     #[test]

@@ -216,9 +216,12 @@ fn candidates(earlier: &[String], word: &str, known: &dyn Known) -> Vec<Candidat
         ("remove", _) => names(word, known.own()),
         ("download", _) => names(word, known.seen()),
         ("info", _) => names(word, [known.seen(), known.own()].concat()),
-        ("list", _) | ("trust" | "untrust" | "block" | "unblock" | "verify", None) => {
-            matching(word, known.users())
-        }
+        ("list", _)
+        | (
+            "connect" | "disconnect" | "msg" | "accept" | "deny" | "trust" | "untrust" | "block"
+            | "unblock" | "verify",
+            None,
+        ) => matching(word, known.users()),
         ("pause" | "resume" | "cancel", _) => known
             .downloads()
             .into_iter()

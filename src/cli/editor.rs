@@ -142,6 +142,8 @@ fn edit(
         let read = editor.readline(prompt);
         board.release(write);
         let entry = match read {
+            // Enter alone is a line, too: it may be an answer.
+            Ok(text) if text.is_empty() => Entry::Lines(vec![text]),
             Ok(text) => Entry::Lines(text.lines().take(MAX_LINES).map(str::to_owned).collect()),
             // What Ctrl-C does is decided below; nothing else interrupts.
             Err(ReadlineError::Interrupted) => Entry::Lines(Vec::new()),

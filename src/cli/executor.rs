@@ -14,15 +14,18 @@ use tokio_util::task::TaskTracker;
 use super::choice::names;
 use super::command::{Command, help};
 use super::exit::{Class, Failure};
+use super::history::Keeps;
 use super::opener::{Asking, LockedFile};
 use super::options::{AddArgs, DownloadOptions};
 use super::quests::Quests;
 use super::render;
 use super::screen::{Screen, Style};
 use super::seen::Seen;
+use super::talking::Talking;
 use super::telling::Interest;
 use crate::peer::hashing::explain;
 use crate::peer::{Begun, DownloadError, Order, Origin, Peer, ShareError, Shared, Wanted};
+use crate::proto::talk::Verdict;
 use crate::wire::control::Hit;
 use crate::wire::text::{FileName, UserName};
 
@@ -56,6 +59,10 @@ pub struct Executor {
     pub(super) asking: Asking,
     /// Those questions, where they wait for their turn.
     pub(super) quests: Quests,
+    /// What is known of talks here.
+    pub(super) talking: Talking,
+    /// What is kept of the lines that are typed.
+    pub(super) keeps: Keeps,
     /// Where lines that were typed are kept.
     pub(super) history: Option<PathBuf>,
     /// Shows what the peer tells by itself.
@@ -79,6 +86,8 @@ impl Executor {
             seen: Seen::default(),
             asking: Asking::Nobody,
             quests: Quests::default(),
+            talking: Talking::default(),
+            keeps: Keeps::default(),
             history: None,
             telling: TaskTracker::new(),
             background: TaskTracker::new(),
@@ -104,6 +113,16 @@ impl Executor {
     #[must_use]
     pub fn asking(self, asking: Asking) -> Self {
         Self { asking, ..self }
+    }
+
+    /// The same, with what is known of talks, and with what is kept of typed lines.
+    #[must_use]
+    pub(super) fn with_talking(self, talking: Talking, keeps: Keeps) -> Self {
+        Self {
+            talking,
+            keeps,
+            ..self
+        }
     }
 
     /// The same for somebody who asks through the socket: scripts, as far as one can tell.
@@ -184,6 +203,16 @@ impl Executor {
             Command::Peers { all: true } | Command::Lap => self.people().await,
             Command::Info { item } => self.info(&item).await,
             Command::Id => self.identify(),
+            Command::Connect { user, wait } => self.connect(&user, wait).await,
+            Command::Disconnect { user } => self.disconnect(user.as_deref()),
+            Command::Msg { user, text, wait } => self.msg(&user, &text, wait).await,
+            Command::Everybody { text } => self.all(&text).await,
+            Command::Accept { user } => self.answer(user.as_deref(), Verdict::Yes).await,
+            Command::Deny { user } => self.answer(user.as_deref(), Verdict::No).await,
+            Command::Yes => self.answer(None, Verdict::Yes).await,
+            Command::No => self.answer(None, Verdict::No).await,
+            Command::Always => self.answer(None, Verdict::Always).await,
+            Command::Who => self.who().await,
             Command::Trust { user: None, .. } => self.acquaintances().list(),
             Command::Trust {
                 user: Some(user),
@@ -411,7 +440,7 @@ impl Executor {
         }))
     }
 
-    fn conclude(&self, items: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
+    pub(super) fn conclude(&self, items: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
         match (failures.len(), failures.pop()) {
             (0, _) | (_, None) => Ok(()),
             (1, Some(failure)) if items == 1 => Err(failure),

@@ -172,6 +172,27 @@ impl From<JoinError> for Failure {
     }
 }
 
+impl From<crate::peer::TalkError> for Failure {
+    fn from(error: crate::peer::TalkError) -> Self {
+        use crate::peer::TalkError as E;
+        let class = match &error {
+            E::NotHere(_) | E::NotOpen(_) => Class::NotFound,
+            E::Tracker(_) | E::NoAnswer(_) | E::Unreachable(..) | E::OfferLost(_) => Class::Network,
+            E::Oneself => Class::Usage,
+            E::OtherKey { .. } => Class::Login,
+            E::Blocked(_) | E::Refused(..) | E::TooMany | E::OfferRefused(..) => Class::Refused,
+            E::Cancelled | E::Leaving => Class::Interrupted,
+        };
+        let failure = Self::new(class, error.to_string());
+        match error {
+            E::OtherKey { user, found, .. } => {
+                failure.hint(format!("trust {user} {}", found.brief()))
+            }
+            _ => failure,
+        }
+    }
+}
+
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         let class = match error {

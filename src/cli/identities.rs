@@ -167,7 +167,7 @@ impl Executor {
     }
 
     /// A person other than ourselves.
-    fn other(&self, text: &str) -> Result<UserName, Failure> {
+    pub(super) fn other(&self, text: &str) -> Result<UserName, Failure> {
         let user = parse_user(text)?;
         if user.folded() == self.peer.user().folded() {
             return Err(Failure::usage(format!("{user} is you")));

@@ -359,9 +359,11 @@ impl Context {
             Patience::Waits => Asking::AtPrompt,
             Patience::Retries => self.asking(),
         };
+        let talking = self.setup.talking();
         let executor = Executor::new(peer, screen.clone(), patience)
             .with_history(history)
-            .asking(asking);
+            .asking(asking)
+            .with_talking(talking.clone(), self.setup.keeps());
         let presence = Arc::new(Presence::default());
         let told = Told::default();
         let host = PeerHost {
@@ -373,13 +375,15 @@ impl Context {
             stays,
         };
         let gone = CancellationToken::new();
+        let people = executor.peer().people().clone();
         let listener = early.or_else(|| home.listen());
         let asked = listener.map(|it| tokio::spawn(it.run(Arc::new(host), gone.clone())));
         if greets {
             self.greet(executor.peer(), patience)?;
         }
         executor.tell_with(async move {
-            show_events(events, &screen, &presence, &told, patience).await;
+            let talks = (&talking, &people);
+            show_events(events, &screen, (&*presence, &told), talks, patience).await;
             gone.cancel();
             if let Some(asked) = asked {
                 let _ = asked.await;

@@ -2,7 +2,9 @@
 
 pub mod args;
 pub mod ask;
+mod chat;
 pub mod choice;
+mod chronicle;
 pub mod client;
 pub mod command;
 pub mod completion;
@@ -42,6 +44,7 @@ pub mod shipping;
 pub mod status;
 pub mod steer;
 pub mod table;
+mod talking;
 pub mod telling;
 pub mod topics;
 pub mod usage;
@@ -56,8 +59,8 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use self::args::{
-    Action, Cli, Global, JoinArgs, PassphraseArgs, PeerArgs, PersonArgs, TrackerArgs, TrustArgs,
-    VerifyArgs,
+    Action, Cli, ConnectArgs, Global, JoinArgs, PassphraseArgs, PeerArgs, PersonArgs, SomebodyArgs,
+    TrackerArgs, TrustArgs, VerifyArgs,
 };
 use self::ask::{Dialog, Purpose};
 use self::command::Command;
@@ -127,6 +130,18 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         Some(Action::Resume(args)) => context.steer(Command::Resume { ids: args.ids }).await,
         Some(Action::Cancel(args)) => context.steer(Command::Cancel { ids: args.ids }).await,
         Some(Action::Limit(args)) => context.steer(Command::Limit { words: args.words }).await,
+        Some(Action::Connect(ConnectArgs { user, wait })) => {
+            context.steer(Command::Connect { user, wait }).await
+        }
+        Some(Action::Disconnect(SomebodyArgs { user })) => {
+            context.steer(Command::Disconnect { user }).await
+        }
+        Some(Action::Msg(args)) => context.msg(args).await,
+        Some(Action::Accept(SomebodyArgs { user })) => {
+            context.steer(Command::Accept { user }).await
+        }
+        Some(Action::Deny(SomebodyArgs { user })) => context.steer(Command::Deny { user }).await,
+        Some(Action::Who(once)) => context.once(&once, Command::Who).await,
         Some(Action::Id) => context.about_people(JoinArgs::default(), Command::Id).await,
         Some(Action::Trust(TrustArgs { user, print, join })) => {
             context

@@ -197,7 +197,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A time of at least a second: a share that ends before anybody could see it is a slip.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let span: Span = text
         .parse()
         .map_err(|_| "write 30m, 2h or 24h".to_owned())?;

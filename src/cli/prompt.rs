@@ -5,7 +5,7 @@
 //! finished before the next one begins, so that scripts can rely on the order. Lines are edited where all
 //! three streams are one terminal that is not dumb; elsewhere a simple prompt stands on stderr.
 
-use std::io::BufRead as _;
+use std::io::BufRead;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -30,7 +30,7 @@ use crate::wire::text::safe;
 
 const PROMPT: &str = "P2P> ";
 /// Longest line that is read, in bytes.
-const MAX_LINE: u64 = 64 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 /// How often the lines of downloads are drawn anew.
 const FRAME: Duration = Duration::from_millis(250);
 
@@ -74,7 +74,7 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     }
     let (sender, mut lines) = mpsc::channel(1);
     // A thread of its own: reading from a terminal cannot be interrupted.
-    std::thread::spawn(move || read_lines(&sender));
+    std::thread::spawn(move || read_lines(std::io::stdin().lock(), &sender));
     // Ctrl-D at a terminal is a wish, the end of what was never there is none.
     let mut end = if is_typed { End::Asked } else { End::NoInput };
     if is_typed {
@@ -96,12 +96,23 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
                 }
                 continue;
             }
-            line = lines.recv() => line.map(Zeroizing::new),
+            line = lines.recv() => line.map(|line| line.map(Zeroizing::new)),
         };
         let Some(line) = line else { break };
         // Enter was pressed: what is printed now stands on lines of its own.
         screen.prompt(None);
         end = End::Asked;
+        let line = match line {
+            Ok(line) => line,
+            Err(TooLong) => {
+                let limit = MAX_LINE / 1024;
+                screen.failure(&Failure::usage(format!("a line has at most {limit} KiB")));
+                if is_typed {
+                    screen.prompt(Some(PROMPT));
+                }
+                continue;
+            }
+        };
         if login.is_asking() {
             login.take(executor, screen, &line).await;
             if is_typed && !login.is_asking() {
@@ -146,6 +157,11 @@ async fn step(
     login: &mut Relogin,
 ) -> Result<Step, Failure> {
     match (parse(line), tasks) {
+        (Ok(None), Some(_)) if line.trim().is_empty() => {
+            if let Err(failure) = executor.enter_alone().await {
+                screen.failure(&failure);
+            }
+        }
         (Ok(None), _) => {}
         (Ok(Some(Command::Login)), Some(_)) if login.is_declined() => *login = Relogin::default(),
         (Ok(Some(Command::Quit)), _) => return Ok(Step::Quit),
@@ -159,11 +175,17 @@ async fn step(
                 }
             };
             let (executor, screen) = (executor.clone(), screen.clone());
-            tasks.spawn(async move {
+            let mut running = Box::pin(async move {
                 if let Err(failure) = executor.run(command).await {
                     screen.failure(&failure);
                 }
             });
+            // Begun here, so that what is said is said in the order in which it was typed.
+            tokio::select! {
+                biased;
+                () = &mut running => {}
+                () = std::future::ready(()) => drop(tasks.spawn(running)),
+            }
         }
         (Ok(Some(command)), _) => {
             if let Err(failure) = executor.run(command).await {
@@ -196,7 +218,7 @@ impl Drop for Editing {
 /// Begins to edit, where that is possible.
 fn edit(executor: &Executor, screen: &Screen) -> Option<(Typing, Editing)> {
     let board = screen.begin_editing()?;
-    let (history, read) = History::load(executor.history.clone());
+    let (history, read) = History::load(executor.history.clone(), executor.keeps);
     if let Err(error) = read {
         screen.note(&safe(&format!("! what you type is not kept: {error}")));
     }
@@ -260,17 +282,55 @@ pub async fn run_lines(
     Ok(())
 }
 
-fn read_lines(lines: &mpsc::Sender<String>) {
-    let mut input = std::io::stdin().lock();
+fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Result<String, TooLong>>) {
     loop {
         let mut bytes = Vec::new();
-        match std::io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut bytes) {
+        let part = |input: &mut _, bytes: &mut Vec<u8>| {
+            bytes.clear();
+            std::io::Read::take(input, MAX_LINE as u64).read_until(b'\n', bytes)
+        };
+        match part(&mut input, &mut bytes) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let line = String::from_utf8_lossy(&bytes).into_owned();
+        let is_whole = |bytes: &[u8]| bytes.len() < MAX_LINE || bytes.ends_with(b"\n");
+        let line = if is_whole(&bytes) {
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        } else {
+            // What is behind it belongs to it, and is no command of its own.
+            while !is_whole(&bytes) && part(&mut input, &mut bytes).is_ok() {}
+            Err(TooLong)
+        };
         if lines.blocking_send(line).is_err() {
             return;
         }
+    }
+}
+
+/// A line that is longer than any command, and was passed over.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLong;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_line_all_the_same() {
+        let long = "x".repeat(5 * MAX_LINE);
+        let just = "y".repeat(MAX_LINE - 1);
+        let text = format!("ls\n{long}\nid\n{just}\nwho");
+        let (sender, mut lines) = mpsc::channel(10);
+        read_lines(text.as_bytes(), &sender);
+        drop(sender);
+        let mut read = Vec::new();
+        while let Ok(line) = lines.try_recv() {
+            read.push(line.map(|line| line.trim_end().to_owned()));
+        }
+        let ok = |text: &str| Ok(text.to_owned());
+        assert_eq!(
+            read,
+            [ok("ls"), Err(TooLong), ok("id"), ok(&just), ok("who")]
+        );
     }
 }

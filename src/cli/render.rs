@@ -4,6 +4,7 @@
 
 mod objects;
 mod progress;
+mod talk;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,10 +17,9 @@ pub use self::objects::{
 };
 use self::progress::percent_of;
 pub use self::progress::{Milestones, hashing, percent, progress, progress_of_more};
+pub use self::talk::{ago, rows, said, short_name, talk_began, talk_ended, ways};
 use super::table::{Column, table};
-use crate::peer::{
-    Downloaded, End, Event, Listing, Question, QuestionKind, Readers, Shared, State, Transfer,
-};
+use crate::peer::{Downloaded, Event, Listing, Readers, Shared, State, Transfer};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::text::{UserName, safe};
 
@@ -360,9 +360,15 @@ pub fn event(event: &Event) -> Option<String> {
     Some(match event {
         Event::Progress(_)
         | Event::Hashing(_)
-        | Event::Unasked(_)
         | Event::Restored { shares: 0, .. }
         | Event::Fetched(_)
+        | Event::Asked(_)
+        | Event::Unasked(_)
+        | Event::Said { .. }
+        | Event::TalkBegan { .. }
+        | Event::TalkEnded { .. }
+        | Event::OtherKey { .. }
+        | Event::WrongName { .. }
         | Event::Left => return None,
         Event::Changed { shared } => format!("! changed on disk, shared again: {}", what(shared)),
         Event::Restored { shares, read } => format!(
@@ -417,45 +423,7 @@ pub fn event(event: &Event) -> Option<String> {
             format!("! {name} is not shared any more: {}", safe(reason))
         }
         Event::Warning { text } => format!("! {}", safe(text)),
-        Event::Asked(question) => asked(question),
-        Event::Said {
-            user, to_all, text, ..
-        } => {
-            let to = if *to_all { " to all" } else { "" };
-            format!("<{user}{to}> {text}")
-        }
-        Event::TalkBegan { user, .. } => format!("! you talk with {user}"),
-        Event::TalkEnded { user, end, .. } => match end {
-            End::Here => format!("! you talk with {user} no longer"),
-            End::There => format!("! {user} has ended the talk"),
-            End::Broken(reason) => format!("! the talk with {user} broke off: {}", safe(reason)),
-        },
-        Event::OtherKey { user, known, found } => format!(
-            "! {user} has another key than before: it was {}, and is {} now; nothing of it is let in \
-             until you have verified it with {user} and trust it",
-            known.fingerprint(),
-            found.fingerprint()
-        ),
-        Event::WrongName { user, key } => format!(
-            "! somebody with the key {} wanted to talk as {user}, whom the tracker does not know with it: refused",
-            key.fingerprint()
-        ),
     })
-}
-
-fn asked(question: &Question) -> String {
-    let wants = match &question.kind {
-        QuestionKind::Talk => "wants to talk to you".to_owned(),
-        QuestionKind::Offer(offer) => {
-            let name = offer.publication.shown_name();
-            format!("wants to send you {name} ({})", size(offer.size))
-        }
-    };
-    let more = match question.more {
-        0 => String::new(),
-        more => format!("; {more} more waiting"),
-    };
-    format!("? {} {wants}{more}", question.user)
 }
 
 fn downloads(count: usize) -> String {

@@ -9,9 +9,12 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use tracing::warn;
 
 use super::args::{Global, JoinArgs, TrackerArgs};
+use super::chronicle::Chronicle;
 use super::exit::{Class, Failure};
+use super::history::Keeps;
 use super::place::Place;
 use super::screen::Screen;
+use super::talking::Talking;
 use crate::config::{Config, parse_bind, parse_ports, parse_rate};
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::NetworkName;
@@ -245,6 +248,24 @@ impl Setup {
             restart,
             unfinished: peer::Restart::Ignores,
         })
+    }
+
+    /// What becomes of what is said.
+    #[must_use]
+    pub(super) fn talking(&self) -> Talking {
+        let config = &self.config.peer;
+        let file = config.chat_file.clone();
+        let file = file.filter(|path| !path.as_os_str().is_empty());
+        Talking::new(config.bell.unwrap_or(false), file.map(Chronicle::at))
+    }
+
+    /// What is kept of typed lines.
+    #[must_use]
+    pub(super) fn keeps(&self) -> Keeps {
+        match self.config.peer.history_private {
+            Some(false) => Keeps::WhatIsSaid,
+            None | Some(true) => Keeps::Commands,
+        }
     }
 
     fn limits(&self, args: &JoinArgs) -> Result<Limits, Failure> {

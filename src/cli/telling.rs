@@ -10,7 +10,9 @@ use super::opener::LockedFile;
 use super::render;
 use super::screen::Screen;
 use super::status::Presence;
+use super::talking::Talking;
 use crate::peer::Event;
+use crate::peer::people::People;
 use crate::wire::text::safe;
 
 /// What is said of a source that has left.
@@ -88,8 +90,8 @@ impl Interest {
 pub async fn show_events(
     mut events: mpsc::Receiver<Event>,
     screen: &Screen,
-    presence: &Presence,
-    told: &Told,
+    (presence, told): (&Presence, &Told),
+    (talking, people): (&Talking, &People),
     patience: Patience,
 ) {
     let mut milestones = render::Milestones::default();
@@ -98,7 +100,9 @@ pub async fn show_events(
         if event == Event::Left {
             return;
         }
-        show(&event, screen, &mut milestones, patience);
+        if !talking.show(&event, screen, people) {
+            show(&event, screen, &mut milestones, patience);
+        }
         // Nobody has to wait.
         let _ = told.0.send(event);
     }

@@ -65,6 +65,13 @@ person    by trust, whom you know: user (null without a name in this group), sta
             blocked), key
 verification  what two people compare by voice: user, key, known_key (that of before, when it was another
             one), own_key, words
+chat      what somebody said: user, key, to_all (others were told the same), text
+question  what a person here is asked: user, key, kind (talk or offer), more (how many wait behind it),
+            name, id, size, files (of an offer)
+talk      one began or ended: user, key, state (open or closed), reason
+delivery  what became of a message: user, key, state (delivered, too fast, not shown or unknown), wait_s
+member    by who: user, key, standing (you, new, met, trusted, blocked or other key), via, talking, idle_s,
+            unread (messages since you wrote), addresses
 progress  of a download, of a folder first that of its listing: id, name, done, total, rate,
             peers (how many send), slow (true when those send little)
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
@@ -78,7 +85,7 @@ status    what runs: role (tracker or peer), pid, version, since, uptime_s, key,
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
-            of trust, untrust, block and unblock: user, key;
+            of trust, untrust, block, unblock, connect, disconnect, accept and deny: user, key;
             of unlock, or get of a locked file: path, size, sha256 of what was in it;
             of p2pfs user (command: user add): user; of doctor when nothing failed: checks, warnings
             (how many)

@@ -94,7 +94,7 @@ fn open(member: &Member, stream: &mut (Reader, Writer), file: u32, content: Cont
 
 /// Does `user` serve this content to `member`, which asks on a connection of its own?
 fn serves(member: &Member, user: &str, content: ContentId) -> bool {
-    let mut stream = member.dial_user(user);
+    let mut stream = member.call(&member.find(user)).unwrap();
     open(member, &mut stream, 0, content)
 }
 
@@ -193,7 +193,7 @@ fn whoever_may_see_it_no_longer_gets_nothing_more_over_an_open_connection() {
     ana.say("add secret.bin --for carl,bob");
     ana.wait_for("only for bob, carl");
     let id = content_of(&own(&group, "ana", "secret.bin"));
-    let mut stream = carl.dial_user("ana");
+    let mut stream = carl.call(&carl.find("ana")).unwrap();
     assert!(open(&carl, &mut stream, 0, id));
     ana.say("add secret.bin --for bob");
     ana.wait_for("only for bob");

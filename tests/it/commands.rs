@@ -270,6 +270,16 @@ fn every_object_that_is_printed_fits_the_schema() {
     met.output(&ask(&["limit", "down", "4MiB"]), 0);
     met.output(&getting.wait_with_output().unwrap(), 0);
     met.output(&ask(&["unshare", "passphrase"]), 0);
+    met.output(&ask(&["untrust", "bob"]), 0);
+    bob.say("connect ana");
+    wait_until("asked", || said().contains("\"type\":\"question\""));
+    met.output(&ask(&["accept"]), 0);
+    wait_until("talking", || said().contains("\"type\":\"talk\""));
+    bob.say("msg ana hi");
+    wait_until("told", || said().contains("\"type\":\"chat\""));
+    met.output(&ask(&["msg", "bob", "hi"]), 0);
+    met.output(&ask(&["who"]), 0);
+    met.output(&ask(&["disconnect", "bob"]), 0);
     met.output(&ask(&["search", "no such thing"]), 5);
     met.output(&ask(&["get", "one thing", "another"]), 9);
     met.output(&ask(&["blub"]), 2);

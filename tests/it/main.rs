@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
 
 mod audience;
+mod chat;
 mod commands;
 mod disk;
 mod doctor;

@@ -164,6 +164,7 @@ fn the_page_shows_what_the_terminal_shows() {
         wrong: Vec::new(),
     };
     let (group, tracker, address) = first_runs(&mut screens);
+    talk(&mut screens, &group, &address);
     three_sources(&mut screens, &group, &address);
     drop(tracker);
     errors(&mut screens);
@@ -237,6 +238,53 @@ fn three_sources(screens: &mut Screens, group: &Group, address: &str) {
     });
     screens.compare("three sources, done", &lines_of(&bob));
     bob.type_line("quit");
+}
+
+/// Two people, one of whom is asked while a line is half typed.
+fn talk(screens: &mut Screens, group: &Group, address: &str) {
+    let passphrase = group.path("passphrase");
+    let more = [
+        ("P2PFS_PASSPHRASE_FILE", passphrase.to_str().unwrap()),
+        ("P2PFS_PORT", "0"),
+        ("P2PFS_BIND", "127.0.0.1"),
+    ];
+    let [mut luke, mut vader] = ["luke", "vader"].map(|name| {
+        let args = ["peer", "--tracker", address, "--name", name];
+        let mut terminal = at_terminal(group, name, &args, &more);
+        terminal.wait_end("P2P>");
+        terminal
+    });
+    vader.press("search ta");
+    vader.wait_end("P2P> search ta");
+    luke.type_line("/connect vader");
+    vader.wait_until("asked", |vader| {
+        vader.shown().contains("[n]") && vader.shown().ends_with("search ta")
+    });
+    screens.compare("a question", &lines_of(&vader));
+    // The question is answered by its letter once it has stood there for a moment.
+    vader.read_for(std::time::Duration::from_secs(1));
+    vader.press("\x15y\r");
+    luke.wait_until("let in", |luke| {
+        luke.shown().contains("You talk with vader")
+    });
+    luke.type_line("/msg vader is that the \"final\" one?");
+    luke.wait_until("delivered", |luke| luke.shown().contains("delivered"));
+    vader.wait_until("told", |vader| vader.shown().contains("<luke>"));
+    vader.type_line("/msg luke it's *nearly* final");
+    vader.wait_until("delivered", |vader| {
+        vader.shown().contains("delivered") && vader.shown().ends_with("P2P>")
+    });
+    screens.compare("an answer", &lines_of(&vader));
+    luke.wait_until("told", |luke| luke.shown().contains("<vader>"));
+    luke.type_line("who");
+    luke.wait_until("who is here", |luke| {
+        luke.shown().contains("1 new") && luke.shown().ends_with("P2P>")
+    });
+    screens.compare("a talk", &lines_of(&luke));
+    for mut terminal in [luke, vader] {
+        terminal.type_line("/exit");
+        terminal.process.wait().unwrap();
+    }
 }
 
 /// One of each class that a command ends with.

@@ -127,19 +127,23 @@ impl Member {
         })
     }
 
-    /// Connects to whoever is logged in under this name.
-    pub(crate) fn dial_user(&self, name: &str) -> (Reader, Writer) {
+    /// Whoever is logged in under this name.
+    pub(crate) fn find(&self, name: &str) -> Holder {
         self.block_on(async {
             let mut here = listing::peers(&self.control).await.unwrap().into_iter();
             let here = here.find(|peer| peer.user.as_str() == name).unwrap();
-            let holder = Holder {
+            Holder {
                 user: here.user,
                 peer: here.peer,
                 len: 0,
                 addresses: here.addresses,
-            };
-            dial(&self.membership, &holder).await.unwrap()
+            }
         })
+    }
+
+    /// Connects to somebody; `None` when he takes no connection.
+    pub(crate) fn call(&self, whom: &Holder) -> Option<(Reader, Writer)> {
+        self.block_on(async { dial(&self.membership, whom).await.ok() })
     }
 
     /// Runs `task`, for a minute at the most.
