@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: LimitsSection,
     /// What is tried again, and how often.
     pub retry: RetrySection,
+    /// The HTTP interface of a peer.
+    pub web: WebSection,
     /// What is logged, and where.
     pub log: LogSection,
 }
@@ -125,6 +127,14 @@ pub struct DiscoverySection {
     pub lan: Option<bool>,
     /// UDP port of beacons.
     pub port: Option<u16>,
+}
+
+/// `[web]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSection {
+    /// Address of loopback to listen on; empty for none.
+    pub listen: Option<String>,
 }
 
 /// `[limits]`
@@ -407,6 +417,7 @@ impl Config {
                 self.retry,
                 lower.retry
             ),
+            web: over!(WebSection { listen }, self.web, lower.web),
             log: over!(
                 LogSection {
                     file,

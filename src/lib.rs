@@ -28,4 +28,5 @@ pub mod peer;
 pub mod proto;
 pub mod shutdown;
 pub mod tracker;
+pub mod web;
 pub mod wire;

@@ -29,10 +29,11 @@ const FLOORS: &[(&str, &[&str])] = &[
         "peer",
         &["lan", "net", "keyfile", "disk", "proto", "crypto", "wire"],
     ),
+    ("web", &["peer", "net", "disk", "crypto", "wire"]),
     (
         "cli",
         &[
-            "tracker", "peer", "ipc", "lan", "net", "keyfile", "disk", "config", "logging",
+            "web", "tracker", "peer", "ipc", "lan", "net", "keyfile", "disk", "config", "logging",
             "shutdown", "nearest", "proto", "crypto", "wire",
         ],
     ),

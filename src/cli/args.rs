@@ -184,6 +184,8 @@ pub enum Action {
     Unblock(PersonArgs),
     /// Key prints, and words to compare by voice: is it really this person?
     Verify(VerifyArgs),
+    /// Address of the web interface of the peer that runs here, with its token
+    Web(WebArgs),
     /// What runs with this state directory: tracker, peer, or both
     Status,
     /// Look at keys, ports, tracker, clock and disk, and say what to do
@@ -313,6 +315,24 @@ pub struct PeerArgs {
     /// Who may talk to you and offer you files: ask, trusted, all or none [default: ask]
     #[arg(long, value_name = "WHO", value_parser = ACCEPT)]
     pub accept: Option<String>,
+    /// HTTP interface on this machine, at PORT or ADDRESS:PORT of loopback [default: 127.0.0.1:7070]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "P2PFS_WEB",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "127.0.0.1:7070"
+    )]
+    pub web: Option<String>,
+}
+
+/// `p2pfs web`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WebArgs {
+    /// Make another token: what has the old one is let in no more
+    #[arg(long)]
+    pub reset_token: bool,
 }
 
 /// How a command gets its peer.

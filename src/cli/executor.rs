@@ -23,6 +23,7 @@ use super::screen::{Screen, Style};
 use super::seen::Seen;
 use super::talking::Talking;
 use super::telling::Interest;
+use super::web::Interface;
 use crate::peer::hashing::explain;
 use crate::peer::{Begun, DownloadError, Order, Origin, Peer, ShareError, Shared, Wanted};
 use crate::proto::talk::Verdict;
@@ -63,6 +64,8 @@ pub struct Executor {
     pub(super) talking: Talking,
     /// What is kept of the lines that are typed.
     pub(super) keeps: Keeps,
+    /// Where the web interface is.
+    pub(super) interface: Interface,
     /// Where lines that were typed are kept.
     pub(super) history: Option<PathBuf>,
     /// Shows what the peer tells by itself.
@@ -88,6 +91,7 @@ impl Executor {
             quests: Quests::default(),
             talking: Talking::default(),
             keeps: Keeps::default(),
+            interface: Interface::default(),
             history: None,
             telling: TaskTracker::new(),
             background: TaskTracker::new(),
@@ -431,11 +435,12 @@ impl Executor {
         };
         // Whoever brought it for others opens it as well.
         let is_to_open = done.file.kind.is_locked() && done.brought_by.is_none();
+        let mut shares = self.peer.shares().into_iter();
         Ok(Some(Finished {
             file: render::downloaded_json(&done, sha256),
             locked: is_to_open.then(|| LockedFile {
                 path: done.path,
-                stays: self.peer.shares_on(),
+                stays: self.peer.shares_on() && shares.any(|own| own.file == done.file),
             }),
         }))
     }

@@ -15,10 +15,10 @@ use super::command::Command;
 use super::executor::{Executor, Patience};
 use super::exit::{Class, Failure};
 use super::place::Place;
-use super::render;
 use super::screen::{Screen, Style};
 use super::status::{self, Presence};
 use super::telling::{self, Told};
+use super::{render, web};
 use crate::crypto::kdf::NetworkName;
 use crate::ipc::{Client, End, Host, Replies, Request};
 
@@ -44,6 +44,9 @@ impl Host for PeerHost {
             let now = status::of_peer(self.executor.peer(), &self.presence, self.since);
             replies.send(now).await;
             return End::OK;
+        }
+        if request.command == web::COMMAND {
+            return self.executor.interface.answer(&request, &replies).await;
         }
         let Some(command) = command_of(&request) else {
             return status::unknown(&request.command);

@@ -101,7 +101,15 @@ impl Context {
             },
             accept: args.accept.as_deref().map(parse_accept),
         };
+        let web = self.web_socket(&args)?;
         let executor = self.join(&args.join, group, manner).await?;
+        let ending = CancellationToken::new();
+        let _ending = ending.clone().drop_guard();
+        let started = web.map(|web| self.start_web(web, &executor, ending));
+        if let Some(Err(failure)) = started {
+            executor.leave().await;
+            return Err(failure);
+        }
         if !is_attended {
             let tracker = executor.peer().tracker_address();
             super::service::ready(&format!("joined {tracker} as {}", executor.peer().user()));

@@ -49,6 +49,7 @@ pub mod telling;
 pub mod topics;
 pub mod usage;
 pub mod user;
+mod web;
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -160,6 +161,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         Some(Action::Verify(VerifyArgs { user, join })) => {
             context.about_people(join, Command::Verify { user }).await
         }
+        Some(Action::Web(args)) => context.web(args).await,
         Some(Action::Status) => tokio::select! {
             () = context.shutdown.token().cancelled() => Err(context.interrupted()),
             shown = status::run(context.global(), &context.screen) => shown,

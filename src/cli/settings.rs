@@ -18,12 +18,13 @@ use crate::nearest::nearest;
 use crate::wire::text::safe;
 
 /// Settings that a variable of the environment stands for.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("group.network", "P2PFS_NETWORK"),
     ("tracker.address", "P2PFS_TRACKER"),
     ("tracker.bind", "P2PFS_BIND"),
     ("tracker.port", "P2PFS_PORT"),
     ("tracker.metrics", "P2PFS_METRICS"),
+    ("web.listen", "P2PFS_WEB"),
     ("peer.name", "P2PFS_NAME"),
     ("peer.port", "P2PFS_PORT"),
     ("peer.bind", "P2PFS_BIND"),

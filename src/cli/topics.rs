@@ -38,6 +38,7 @@ P2PFS_PORT             port to listen on
 P2PFS_BIND             address to listen on
 P2PFS_OUT              where downloads go
 P2PFS_METRICS          where the tracker's numbers can be read
+P2PFS_WEB              where the HTTP interface of a peer is
 P2PFS_NO_INPUT         never ask
 P2PFS_LOG              what the log tells: warn, info, p2pfs=debug
 NO_COLOR               no colours
@@ -77,6 +78,7 @@ progress  of a download, of a folder first that of its listing: id, name, done, 
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
             rate, peers (how many send)
 limits    up, down
+web       the HTTP interface of a peer: address, url (by p2pfs web: with the token)
 status    what runs: role (tracker or peer), pid, version, since, uptime_s, key, port
             of a tracker: addresses, network, metrics (where), peers, files, names, requests, requests_per_s,
             drops (by reason), wrong_passphrases

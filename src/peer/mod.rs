@@ -84,7 +84,7 @@ use self::membership::Membership;
 use self::people::People;
 use self::pins::Pins;
 pub use self::readers::Readers;
-use self::shares::{Background, Shares};
+use self::shares::{Background, Serving, Shares};
 pub use self::shares::{Contents, Shared};
 use self::spread::Spread;
 use self::talk::Talker;
@@ -493,6 +493,18 @@ impl Peer {
             }
         }
         Ok(shared)
+    }
+
+    /// Opens something that we share, if it is still the same. Blocking.
+    #[must_use]
+    pub fn open_share(&self, content: &ContentId) -> Option<Serving> {
+        self.0.keeper.shares.open(content, readers::Reader::Own)
+    }
+
+    /// Where downloads go.
+    #[must_use]
+    pub fn downloads_dir(&self) -> &Path {
+        &self.0.settings.downloads
     }
 
     /// Is what was downloaded shared on, also after the next start?

@@ -34,4 +34,5 @@ mod talk;
 mod terminal;
 mod tracker;
 mod transfer;
+mod web;
 mod wire;
