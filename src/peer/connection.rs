@@ -390,6 +390,34 @@ pub(super) mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_said_is_left_in_no_buffer() {
+        let said = "only for your ears";
+        let ((_reader, mut writer), (mut reader, _writer)) = connected().await;
+        let frame = talk::Frame::Text {
+            number: 1,
+            to_all: false,
+            text: said.parse().unwrap(),
+        };
+        writer.send_talk(&frame).await.unwrap();
+        assert!(!reader.begins_talk().await.unwrap());
+        let holds = |bytes: &[u8]| {
+            bytes
+                .windows(said.len())
+                .any(|part| part == said.as_bytes())
+        };
+        assert!(holds(&reader.buffer), "it was opened where it came");
+        assert_eq!(reader.next_talk().await.unwrap(), Some(frame));
+        assert!(!holds(&reader.buffer) && !holds(&writer.frame));
+        // The frame that was looked at is not lost to a transfer either.
+        writer.send(&Frame::Ping).await.unwrap();
+        writer.finish().await;
+        assert!(!reader.begins_talk().await.unwrap());
+        assert_eq!(reader.next().await.unwrap(), Some(Frame::Ping));
+        assert!(!reader.begins_talk().await.unwrap());
+        assert_eq!(reader.next().await.unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_connection_that_is_gone_takes_nothing() {
         let ((_reader, mut writer), theirs) = connected().await;
         drop(theirs);

@@ -1,6 +1,7 @@
 //! What the machine tells, and who waits for it: the program's people, a call, a message, an offer.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use tokio::sync::oneshot;
 use tracing::info;
@@ -184,7 +185,7 @@ impl Talker {
                     key,
                     what,
                 };
-                if state.news.try_send(taken).is_err() {
+                if !self.is_news_read() || state.news.try_send(taken).is_err() {
                     // Nobody fetches it.
                     let now = std::time::Instant::now();
                     state.machine.tell_state(now, offer, 0, OfferState::Failed);
@@ -211,6 +212,11 @@ impl Talker {
                 });
             }
         }
+    }
+
+    fn is_news_read(&self) -> bool {
+        let news = self.0.news.lock();
+        news.unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Events are for people: when nobody reads them they are dropped, never waited for.
