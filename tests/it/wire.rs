@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::support::{Group, assert_same, need, wait_until};
 
 /// Shows: a capture of everything on loopback holds no name, no text and no byte of a file.
-/// How: tshark records while three processes share, search and fetch a file full of one phrase.
+/// How: tshark records while three processes share, search and fetch a file full of one phrase, and talk.
 #[test]
 fn a_capture_holds_nothing_that_can_be_read() {
     need("tshark");
@@ -36,7 +36,7 @@ fn a_capture_holds_nothing_that_can_be_read() {
     std::fs::write(&path, phrase.repeat(60_000)).unwrap();
     let mut seeder = group.peer("seederella", &address, &["--share", path.to_str().unwrap()]);
     seeder.wait_for("Sharing");
-    let mut leecher = group.peer("leecherella", &address, &[]);
+    let mut leecher = group.peer("leecherella", &address, &["--accept", "all"]);
     leecher.say("search unmistakable");
     leecher.wait_for("unmistakable-name.txt");
     leecher.say("download unmistakable-name.txt");
@@ -47,6 +47,10 @@ fn a_capture_holds_nothing_that_can_be_read() {
         &path,
         len,
     );
+
+    let words = "words for one pair of ears";
+    seeder.say(&format!("msg leecherella {words}"));
+    leecher.wait_for(&format!("<seederella> {words}"));
 
     // What is recorded comes in order: with this all that was sent before it is in the file.
     let last_words = b"nothing comes after this";
@@ -70,6 +74,7 @@ fn a_capture_holds_nothing_that_can_be_read() {
     );
     for text in [
         phrase,
+        words,
         "unmistakable",
         "seederella",
         "leecherella",
