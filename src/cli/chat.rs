@@ -69,11 +69,7 @@ impl Executor {
         };
         match tokio::time::timeout(wait.unwrap_or(PATIENCE), calling).await {
             Ok(reached) => reached?,
-            Err(_) => {
-                // Nobody waits for the answer any more.
-                self.peer.disconnect(Some(user));
-                return Err(unanswered(user));
-            }
+            Err(_) => return Err(unanswered(user)),
         }
         let talks = self.peer.talks().into_iter();
         let mut own = talks.filter(|talk| talk.user.folded() == user.folded());
@@ -98,6 +94,17 @@ impl Executor {
                 self.screen.text(&render::talk_ended(user, &End::Here))?;
             }
             self.screen.object(&result("disconnect", user, *key))?;
+        }
+        Ok(())
+    }
+
+    /// Whoever has this key neither talks with us any more nor waits for an answer.
+    pub(super) async fn turn_out(&self, key: PeerId) -> Result<(), Failure> {
+        for talk in self.peer.talks().iter().filter(|talk| talk.key == key) {
+            self.peer.disconnect(Some(&talk.user));
+        }
+        for question in self.peer.questions().iter().filter(|it| it.key == key) {
+            self.peer.answer(question.id, Verdict::No).await?;
         }
         Ok(())
     }

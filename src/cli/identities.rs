@@ -227,7 +227,8 @@ impl Executor {
             self.peer.people().meet(user, key);
         }
         let name = shown(name.as_ref(), key);
-        block_in_place(|| acquaintances.block(&name, key))
+        block_in_place(|| acquaintances.block(&name, key))?;
+        self.turn_out(key).await
     }
 
     /// The one who is meant, whom something is for: by the key that the name was met with, else by the one that

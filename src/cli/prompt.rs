@@ -60,7 +60,12 @@ pub async fn run(executor: &Executor, screen: &Screen, dialog: Dialog) -> Result
     if is_typed && let Some((mut typing, _editing)) = edit(executor, screen) {
         let mut login = Relogin::default();
         while let Entry::Lines(lines) = typing.next().await {
+            let is_pasted = lines.len() > 1;
             for line in lines {
+                // Enter alone is an answer, an empty line of a text is none.
+                if is_pasted && line.trim().is_empty() {
+                    continue;
+                }
                 let done = step(executor, screen, &line, Some(&tasks), &mut login).await?;
                 if done == Step::Quit {
                     return Ok(End::Asked);
@@ -158,7 +163,9 @@ async fn step(
 ) -> Result<Step, Failure> {
     match (parse(line), tasks) {
         (Ok(None), Some(_)) if line.trim().is_empty() => {
-            if let Err(failure) = executor.enter_alone().await {
+            // Where a password is waited for, Enter asks for it and answers nobody.
+            let is_for_password = executor.quests.is_waiting() || login.is_due(executor).await;
+            if !is_for_password && let Err(failure) = executor.enter_alone().await {
                 screen.failure(&failure);
             }
         }

@@ -65,6 +65,12 @@ impl Quests {
         has_room
     }
 
+    /// Does one wait?
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.queue().is_empty()
+    }
+
     fn pop(&self) -> Option<Quest> {
         self.queue().pop_front()
     }

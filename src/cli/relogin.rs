@@ -65,13 +65,15 @@ impl Relogin {
         self.answer(executor, screen, line).await;
     }
 
+    /// Will it be asked after this line?
+    pub async fn is_due(&self, executor: &Executor) -> bool {
+        let out = executor.peer().logged_out();
+        self.may_ask() && tokio::time::timeout(Duration::ZERO, out).await.is_ok()
+    }
+
     /// Asks between two lines that are edited, until the login stands again or nobody wants it to.
     pub async fn ask_between(&mut self, executor: &Executor, screen: &Screen) {
-        let is_out = async || {
-            let out = executor.peer().logged_out();
-            tokio::time::timeout(Duration::ZERO, out).await.is_ok()
-        };
-        while self.may_ask() && is_out().await {
+        while self.is_due(executor).await {
             // A question is typed as anywhere else.
             modes::restore();
             let asking =

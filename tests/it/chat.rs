@@ -399,6 +399,28 @@ fn row_77_a_hundred_thousand_messages_leave_the_prompt_usable() {
 }
 
 #[test]
+fn whom_we_trust_is_not_asked_about_and_whom_we_block_is_gone() {
+    let world = World::new();
+    let (mut ana, mut bob) = (world.runs("ana"), world.sits("bob"));
+    ana.say("connect bob");
+    bob.wait_until("asked", |bob| bob.shown().contains("wants to talk"));
+    answers(&mut bob, "always", "You trust ana");
+    ana.wait_for("You talk with bob");
+    bob.type_line("/disconnect ana");
+    ana.wait_for("bob has ended the talk");
+    ana.say("msg bob here again");
+    ana.wait_for("delivered to bob");
+    let record = bob.record();
+    assert_eq!(record.matches("? ana").count(), 1, "{record}");
+    bob.type_line("block ana");
+    bob.wait_until("blocked", |bob| bob.shown().contains("You block ana"));
+    ana.wait_for("bob has ended the talk");
+    ana.say("msg bob and again");
+    ana.wait_for("does not want to talk");
+    assert!(!bob.record().contains("and again"));
+}
+
+#[test]
 fn scripts_talk_through_the_running_peer_and_by_their_own() {
     let world = World::new();
     let (mut ana, mut bob) = (world.runs("ana"), world.runs("bob"));
