@@ -30,6 +30,7 @@ fn settings(name: &str, port: u16, downloads: &Path) -> Settings {
         tracker_port: port,
         tracker_key: None,
         tracker_pin: None,
+        lan: None,
         user: name.parse().unwrap(),
         password: None,
         ports: (0, 0),

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Context;
 use super::ask::Dialog;
 use super::dialog::{self, Person};
 use super::exit::{Class, Failure};
 use super::setup::{Home, Setup};
+use crate::crypto::identity::Identity;
 use crate::crypto::kdf::{Group, NetworkName};
 use crate::lan::{self, Beacons};
 use crate::peer;
@@ -17,6 +19,7 @@ use crate::peer::enrol::{EnrolError, Target, enrol};
 use crate::peer::membership::Membership;
 use crate::peer::pins::{Pin, Pins};
 use crate::proto::neighbours::Seeks;
+use crate::tracker::Tracker;
 use crate::wire::id::PeerId;
 use crate::wire::packet::Role;
 
@@ -24,8 +27,24 @@ use crate::wire::packet::Role;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Trackers that are shaken hands with to learn their keys: each is a guess for whoever made them up.
 const MAX_TRIED: usize = 5;
+/// A small tracker ends within this time.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Under which name the key of the tracker is remembered that was found so.
 pub(super) const PIN: &str = "auto";
+
+/// A tracker for one peer, which ends after it.
+pub(super) struct SmallTracker {
+    shutdown: DropGuard,
+    running: JoinHandle<()>,
+}
+
+impl SmallTracker {
+    /// Tells whoever is here, and ends.
+    pub(super) async fn end(self) {
+        drop(self.shutdown);
+        let _ = tokio::time::timeout(FAREWELL, self.running).await;
+    }
+}
 
 /// One that let us in.
 struct Candidate {
@@ -72,6 +91,28 @@ impl Context {
         (settings.tracker_host, settings.tracker_port) = (target.host, target.port);
         settings.tracker_pin = Some(PIN.to_owned());
         Ok(())
+    }
+
+    /// Runs a small tracker for a peer that does without one, and puts that into `settings`.
+    pub(super) fn do_without_tracker(
+        &self,
+        settings: &mut peer::Settings,
+        group: &Group,
+        identity: &Identity,
+    ) -> Result<SmallTracker, Failure> {
+        let lan = lan_settings(&self.setup, settings.bind)?;
+        let tracker = Tracker::small(settings.bind, group.clone(), identity.clone())?;
+        let own = settings.bind.filter(|bind| !bind.is_unspecified());
+        let host = own.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        (settings.tracker_host, settings.tracker_port) = (host.to_string(), tracker.port());
+        settings.tracker_key = Some(identity.id().fingerprint());
+        settings.lan = Some(lan);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(tracker.run(shutdown.clone()));
+        Ok(SmallTracker {
+            shutdown: shutdown.drop_guard(),
+            running,
+        })
     }
 
     /// The tracker with the key that is known; else the only one; else whichever somebody says.

@@ -87,22 +87,24 @@ impl PeerHost {
         let peer = self.executor.peer();
         let (host, port) = match Place::parse(asked)? {
             Place::Host(host, port) => (host, port),
+            Place::Nowhere if peer.is_alone() => return Ok(()),
             // Whichever it has found, or was told.
-            Place::Auto => return Ok(()),
-            Place::Nowhere => return Err(other(&peer.tracker_address(), asked)),
+            Place::Auto if !peer.is_alone() => return Ok(()),
+            Place::Auto | Place::Nowhere => return Err(other(&peer.whereabouts(), asked)),
         };
         let own = Place::parse(&peer.tracker_address()).ok();
         let is_same = own == Some(Place::Host(host.clone(), port))
             || tokio::net::lookup_host((host, port))
                 .await
                 .is_ok_and(|mut found| {
-                    let own = (peer.tracker().ip().to_canonical(), peer.tracker().port());
-                    found.any(|address| (address.ip().to_canonical(), address.port()) == own)
+                    let own = peer.tracker();
+                    let own = own.map(|(at, _)| (at.ip().to_canonical(), at.port()));
+                    found.any(|it| Some((it.ip().to_canonical(), it.port())) == own)
                 });
         if is_same {
             Ok(())
         } else {
-            Err(other(&peer.tracker_address(), asked))
+            Err(other(&peer.whereabouts(), asked))
         }
     }
 

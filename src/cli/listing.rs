@@ -240,18 +240,20 @@ impl Executor {
     }
 
     pub(super) fn identify(&self) -> Result<(), Failure> {
-        let (own, tracker) = (
-            self.peer.id().fingerprint(),
-            self.peer.tracker_key().fingerprint(),
-        );
+        let own = self.peer.id().fingerprint();
+        let tracker = self.peer.tracker();
+        let (at, key) = tracker.map(|(at, key)| (at, key.fingerprint())).unzip();
         self.screen.object(&json!({
             "v": 1, "type": "id", "user": self.peer.user().as_str(), "key": own.to_string(),
-            "port": self.peer.port(), "tracker": self.peer.tracker(), "tracker_key": tracker.to_string(),
+            "port": self.peer.port(), "tracker": at, "tracker_key": key.map(|key| key.to_string()),
         }))?;
+        let tracker = match (at, key) {
+            (Some(at), Some(key)) => format!("{at}  {key}"),
+            _ => "none; whoever is on the local network".to_owned(),
+        };
         self.screen.text(&format!(
-            "you      {}  {own}\ntracker  {}  {tracker}",
+            "you      {}  {own}\ntracker  {tracker}",
             self.peer.user(),
-            self.peer.tracker()
         ))
     }
 }

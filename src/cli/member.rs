@@ -111,7 +111,7 @@ impl Context {
             return Err(failure);
         }
         if !is_attended {
-            let tracker = executor.peer().tracker_address();
+            let tracker = executor.peer().whereabouts();
             super::service::ready(&format!("joined {tracker} as {}", executor.peer().user()));
         }
         let mut work = Box::pin(self.work(&executor, &args));
@@ -142,7 +142,7 @@ impl Context {
 
     /// Says that it is there.
     fn greet(&self, peer: &Peer, patience: Patience) -> Result<(), Failure> {
-        let address = peer.tracker_address();
+        let address = peer.whereabouts();
         if peer.has_password() {
             self.screen.text(&format!("Logged in as {}", peer.user()))?;
         }
@@ -157,7 +157,8 @@ impl Context {
         ))?;
         self.screen.object(&json!({
             "v": 1, "type": "joined", "user": peer.user().as_str(), "port": peer.port(),
-            "tracker": peer.tracker(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+            "tracker": peer.tracker().map(|(at, _)| at),
+            "tracker_key": peer.tracker().map(|(_, key)| key.fingerprint().to_string()),
         }))
     }
 
@@ -209,16 +210,21 @@ impl Context {
             shared = executor.share(what) => shared,
         };
         if shared.is_ok() {
-            let key = executor.peer().tracker_key().fingerprint().brief();
-            let tracker = executor.peer().tracker();
-            let address = join_address(tracker.ip().to_canonical(), tracker.port());
+            let way = match executor.peer().tracker() {
+                None => "none".to_owned(),
+                Some((at, key)) => format!(
+                    "{} --tracker-key {}",
+                    join_address(at.ip().to_canonical(), at.port()),
+                    key.fingerprint().brief()
+                ),
+            };
             let shares = executor.peer().shares();
             let names: Vec<_> = shares
                 .iter()
                 .map(|shared| shell_words::quote(shared.file.name.as_str()))
                 .collect();
             self.screen.text(&format!(
-                "Others get it with:  p2pfs get {} --tracker {address} --tracker-key {key}",
+                "Others get it with:  p2pfs get {} --tracker {way}",
                 safe(&names.join(" "))
             ))?;
             let time = async {
@@ -298,16 +304,16 @@ impl Context {
         let mut settings = self.setup.peer(join, &home, restart)?;
         settings.unfinished = unfinished;
         settings.accept = accept.unwrap_or(settings.accept);
-        match self.setup.place(join)? {
-            Place::Host(..) => {}
-            Place::Auto => self.find_tracker(&mut settings, &group).await?,
-            Place::Nowhere => {
-                return Err(Failure::usage(
-                    "the tracker cannot be \"none\": nothing works without one",
-                )
-                .hint("give the HOST where p2pfs tracker runs, or auto"));
+        let small = match self.setup.place(join)? {
+            Place::Host(..) => None,
+            Place::Auto => {
+                self.find_tracker(&mut settings, &group).await?;
+                None
             }
-        }
+            Place::Nowhere => {
+                Some(self.do_without_tracker(&mut settings, &group, &home.identity)?)
+            }
+        };
         let (file, screen) = (join.password_file.clone(), self.screen.clone());
         settings.password = self
             .asked(move || ask::password_file(file.as_deref(), &screen))
@@ -392,6 +398,9 @@ impl Context {
         executor.tell_with(async move {
             let talks = (&talking, &people);
             show_events(events, &screen, (&*presence, &told), talks, patience).await;
+            if let Some(small) = small {
+                small.end().await;
+            }
             gone.cancel();
             if let Some(asked) = asked {
                 let _ = asked.await;

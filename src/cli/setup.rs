@@ -222,6 +222,7 @@ impl Setup {
             tracker_port,
             tracker_key: self.tracker_key(args)?,
             tracker_pin: None,
+            lan: None,
             user: match &args.login {
                 Some(login) => super::executor::parse_user(login)?,
                 None => home.user_name(self.user_name(args)?)?,

@@ -124,11 +124,14 @@ pub fn of_peer(peer: &Peer, presence: &Presence, since: Timestamp) -> Value {
         .iter()
         .filter(|transfer| transfer.state == State::Running);
     let uptime = Timestamp::now().duration_since(since).as_secs();
+    let tracker = peer.tracker();
     json!({
         "v": 1, "type": "status", "role": "peer", "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"), "since": since.to_string(), "uptime_s": uptime,
         "user": peer.user().as_str(), "key": peer.id().fingerprint().to_string(), "port": peer.port(),
-        "tracker": peer.tracker_address(), "tracker_key": peer.tracker_key().fingerprint().to_string(),
+        "tracker": tracker.map(|_| peer.tracker_address()),
+        "tracker_key": tracker.map(|(_, key)| key.fingerprint().to_string()),
+        "neighbours": peer.is_alone().then(|| peer.neighbour_count()),
         "joined": is_joined, "joined_since": joined_since.to_string(), "shares": peer.shares().len(),
         "transfers": transfers.len(), "running": running.count(), "up": moved.up, "down": moved.down,
     })
@@ -260,7 +263,9 @@ fn describe(status: &Value) -> String {
         ]
     } else {
         let since = moment(&status["joined_since"]);
-        let tracker = if status["joined"] == true {
+        let tracker = if let Some(neighbours) = status["neighbours"].as_u64() {
+            format!("none; {neighbours} others here on the local network")
+        } else if status["joined"] == true {
             format!("{}, joined since {since}", text("tracker"))
         } else {
             format!("{}, lost since {since}", text("tracker"))

@@ -32,7 +32,7 @@ P2PFS_PASSWORD_FILE    file with a user's password in its first line
 P2PFS_CONFIG           configuration file
 P2PFS_STATE_DIR        where identity and keys are kept
 P2PFS_NETWORK          name that separates groups
-P2PFS_TRACKER          the tracker: HOST or HOST:PORT
+P2PFS_TRACKER          the tracker: HOST, HOST:PORT, auto or none
 P2PFS_NAME             your name for the others
 P2PFS_PORT             port to listen on
 P2PFS_BIND             address to listen on
@@ -82,8 +82,8 @@ web       the HTTP interface of a peer: address, url (by p2pfs web: with the tok
 status    what runs: role (tracker or peer), pid, version, since, uptime_s, key, port
             of a tracker: addresses, network, metrics (where), peers, files, names, requests, requests_per_s,
             drops (by reason), wrong_passphrases
-            of a peer: user, tracker, tracker_key, joined, joined_since, shares, transfers, running (of
-            them), up, down (bytes that moved)
+            of a peer: user, tracker, tracker_key (null without a tracker), neighbours (who is here then),
+            joined, joined_since, shares, transfers, running (of them), up, down (bytes that moved)
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each

@@ -18,6 +18,7 @@ use self::task::{Task, bind_towards};
 use super::enrol::{EnrolError, Enrolled, Target, enrol};
 use super::event::{Event, JoinError, RequestError};
 use super::membership::Membership;
+use super::neighbours::{Neighbour, Neighbours};
 use crate::proto::backoff::{Backoff, Retry};
 use crate::wire::control::{Audience, Publication, Request, Response};
 use crate::wire::id::PeerId;
@@ -40,6 +41,8 @@ pub struct Control {
     has_password: bool,
     /// Why we are logged out, while we are.
     logged_out: watch::Receiver<Option<String>>,
+    /// Those of a peer whose tracker is its own small one.
+    neighbours: Option<Neighbours>,
 }
 
 /// Where the answer to a request goes.
@@ -68,10 +71,24 @@ pub struct Setup {
     pub listening_port: u16,
     /// How often to try at first.
     pub retry: Retry,
+    /// It is the small one of a neighbour: when it is silent we wait to be shown where it is now.
+    pub is_neighbour: bool,
     /// Where to tell what happens.
     pub events: mpsc::Sender<Event>,
     /// Ends the task, which says goodbye first.
     pub shutdown: CancellationToken,
+}
+
+impl Setup {
+    /// Takes over the member key.
+    fn learn(&self, enrolled: &Enrolled) {
+        let key = enrolled.member_key.clone();
+        if self.is_neighbour {
+            self.membership.learn_of(enrolled.tracker, key);
+        } else {
+            self.membership.learn(key);
+        }
+    }
 }
 
 impl Control {
@@ -89,7 +106,7 @@ impl Control {
         let enrolled = enrol_with_retries(&setup, deadline)
             .await
             .map_err(|error| join_error(&tracker, error))?;
-        setup.membership.learn(enrolled.member_key.clone());
+        setup.learn(&enrolled);
         if enrolled.needs_password && setup.password.is_none() {
             return Err(JoinError::PasswordNeeded { tracker });
         }
@@ -104,6 +121,7 @@ impl Control {
             address: enrolled.address,
             has_password: enrolled.needs_password,
             logged_out,
+            neighbours: None,
         };
         let mut task = Task::new(setup, enrolled, socket, (sender, messages), out);
         task.log_in(deadline)
@@ -113,6 +131,21 @@ impl Control {
             })?
             .map_err(|refusal| login_error(&tracker, &refusal, task.account()))?;
         Ok((control, tokio::spawn(task.run())))
+    }
+
+    /// What is not at this tracker, which is our own small one, is at those of our neighbours.
+    #[must_use]
+    pub fn with_neighbours(self, neighbours: Neighbours) -> Self {
+        Self {
+            neighbours: Some(neighbours),
+            ..self
+        }
+    }
+
+    /// Who is near, for a peer without a tracker; `None` for one that has a tracker.
+    #[must_use]
+    pub fn neighbours(&self) -> Option<Vec<Neighbour>> {
+        self.neighbours.as_ref().map(Neighbours::list)
     }
 
     /// Did the tracker want a password?
@@ -224,6 +257,7 @@ impl Control {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             has_password: false,
             logged_out: watch::channel(None).1,
+            neighbours: None,
         }
     }
 }
@@ -262,6 +296,7 @@ impl Control {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             has_password: false,
             logged_out: watch::channel(None).1,
+            neighbours: None,
         }
     }
 

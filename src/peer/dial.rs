@@ -86,9 +86,7 @@ async fn shake_hands(
     let unreachable = |error: std::io::Error| DialError::Unreachable(error.to_string());
     stream.set_nodelay(true).map_err(unreachable)?;
     let envelope = membership
-        .envelopes()
-        .into_iter()
-        .next()
+        .envelope_for(&expected)
         .ok_or(DialError::NotJoined)?;
     let local = membership.local();
     let (initiator, m1) = Initiator::start(local, Role::Peer, &envelope, &mut OsRandom::new());

@@ -205,6 +205,14 @@ async fn shake_hands(
     let local = membership.local();
     let envelope = EnvelopeKeys::open(local.group);
     let (initiator, m1) = Initiator::start(local, Role::Tracker, &envelope, &mut OsRandom::new());
+    let is_own = target
+        .key
+        .is_some_and(|key| key.is_of(&local.identity.id()));
+    let initiator = if is_own {
+        initiator.to_itself()
+    } else {
+        initiator
+    };
     stream.write_all(&*m1).await.map_err(broken)?;
     let mut m2 = Box::new([0; HELLO_LEN]);
     stream.read_exact(&mut *m2).await.map_err(broken)?;

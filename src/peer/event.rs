@@ -20,6 +20,18 @@ pub enum Event {
     },
     /// It answers again.
     TrackerBack,
+    /// Somebody was met on the local network, without a tracker.
+    NeighbourMet {
+        /// Who.
+        user: UserName,
+    },
+    /// Somebody who was met there is gone.
+    NeighbourGone {
+        /// Who.
+        user: UserName,
+        /// It said so.
+        has_left: bool,
+    },
     /// How far a download is; a few times a second.
     Progress(Progress),
     /// How far the hashing is of what is to be shared, or of what is here of a folder; a few times a second, when it takes long.

@@ -1,22 +1,29 @@
 //! Walks the pages of the tracker's listings.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
 use super::control::Control;
 use super::event::RequestError;
+use super::neighbours::Neighbour;
 use crate::wire::control::{
     AT_LEAST, Cursor, Hit, Holder, ListFiles, ListPeers, Locate, Page, PeerEntry, Request,
     Response, Search, Who,
 };
 use crate::wire::id::ContentId;
-use crate::wire::text::UserName;
+use crate::wire::text::{UserName, fold};
 
 /// More pages than any honest listing of a group has: a lying tracker ends here.
 const MAX_PAGES: usize = 20_000;
+
+/// A neighbour answers within this time, or is left out.
+const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
 
 /// Longest pause between two pages.
 const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -37,13 +44,19 @@ pub struct Listing {
 /// # Errors
 /// When the tracker does not answer, or refuses.
 pub async fn search(control: &Control, term: &str, limit: usize) -> Result<Listing, RequestError> {
-    let request = |cursor| {
+    let wanted = term.to_owned();
+    let request = move |cursor| {
         Request::Search(Search {
-            term: term.to_owned(),
+            term: wanted.clone(),
             cursor,
         })
     };
-    hits(control, limit, request).await
+    let own = hits(control, limit, request.clone()).await?;
+    let Some(neighbours) = control.neighbours() else {
+        return Ok(own);
+    };
+    let others = hits_of(neighbours, limit, request).await;
+    Ok(gather(limit, Some(own), others, &fold(term)))
 }
 
 /// What `user`, or everybody, shares.
@@ -55,13 +68,29 @@ pub async fn files(
     user: Option<&UserName>,
     limit: usize,
 ) -> Result<Listing, RequestError> {
-    hits(control, limit, |cursor| {
-        Request::ListFiles(ListFiles {
-            user: user.cloned(),
-            cursor,
-        })
-    })
-    .await
+    let request = |user: Option<UserName>| {
+        move |cursor| {
+            Request::ListFiles(ListFiles {
+                user: user.clone(),
+                cursor,
+            })
+        }
+    };
+    let own = hits(control, limit, request(user.cloned())).await;
+    let Some(mut neighbours) = control.neighbours() else {
+        return own;
+    };
+    if let Some(user) = user {
+        neighbours.retain(|neighbour| neighbour.user.folded() == user.folded());
+    }
+    let own = match own {
+        // Somebody else's name.
+        Err(RequestError::NoSuchUser) if !neighbours.is_empty() => None,
+        own => Some(own?),
+    };
+    // All that is at the tracker of somebody is its own.
+    let others = hits_of(neighbours, limit, request(None)).await;
+    Ok(gather(limit, own, others, ""))
 }
 
 /// Who is here.
@@ -69,6 +98,23 @@ pub async fn files(
 /// # Errors
 /// As [`search`].
 pub async fn peers(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
+    let mut entries = peers_at(control).await?;
+    let Some(neighbours) = control.neighbours() else {
+        return Ok(entries);
+    };
+    // Whoever has joined our small tracker is shown as soon as we have joined its own.
+    entries.retain(|entry| entry.peer == control.tracker());
+    let asked = ask_all(neighbours, |it| async move { peers_at(&it.control).await }).await;
+    let others = asked.into_iter();
+    entries.extend(others.filter_map(|(neighbour, found)| neighbour.own_entry(found)));
+    Ok(entries)
+}
+
+/// Who is here, as this one tracker says.
+///
+/// # Errors
+/// As [`search`].
+pub async fn peers_at(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
     let request = |cursor| Request::ListPeers(ListPeers { cursor });
     let pick = |response| match response {
         Response::Peers(page) => Some(page),
@@ -87,6 +133,18 @@ pub async fn peers(control: &Control) -> Result<Vec<PeerEntry>, RequestError> {
 /// # Errors
 /// As [`search`].
 pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder>, RequestError> {
+    let mut holders = holders_at(control, content).await?;
+    let Some(neighbours) = control.neighbours() else {
+        return Ok(holders);
+    };
+    holders.retain(|holder| holder.peer == control.tracker());
+    let ask = |it: Neighbour| async move { holders_at(&it.control, content).await };
+    let others = ask_all(neighbours, ask).await.into_iter();
+    holders.extend(others.filter_map(|(neighbour, found)| neighbour.own_holder(found)));
+    Ok(holders)
+}
+
+async fn holders_at(control: &Control, content: ContentId) -> Result<Vec<Holder>, RequestError> {
     let request = |cursor| Request::Locate(Locate { content, cursor });
     let pick = |response| match response {
         Response::Located(page) => Some(page),
@@ -105,15 +163,103 @@ pub async fn holders(control: &Control, content: ContentId) -> Result<Vec<Holder
 /// # Errors
 /// When the tracker does not answer, or is asked too fast.
 pub async fn who(control: &Control, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
+    let bears_it = |name: &UserName| name.folded() == user.folded();
+    let named = control.neighbours().unwrap_or_default();
+    let named: Vec<_> = named.into_iter().filter(|it| bears_it(&it.user)).collect();
+    if !named.is_empty() {
+        let asked = ask_all(named, |it| async move { peers_at(&it.control).await }).await;
+        let mut others = asked.into_iter();
+        return Ok(others.find_map(|(neighbour, found)| neighbour.own_entry(found)));
+    }
     let request = Request::Who(Who { user: user.clone() });
     match control.ask(request).await {
-        Ok(Response::Who(mut entry)) if entry.user.folded() == user.folded() => {
+        Ok(Response::Who(mut entry)) if bears_it(&entry.user) => {
             on_our_link(control, &mut entry.addresses);
             Ok(Some(entry))
         }
         Ok(_) => Err(RequestError::NoAnswer),
         Err(RequestError::NoSuchUser) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Asks the small trackers of all of them at the same time. Whoever does not answer soon says nothing.
+async fn ask_all<T, F>(
+    neighbours: Vec<Neighbour>,
+    ask: impl Fn(Neighbour) -> F,
+) -> Vec<(Neighbour, T)>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, RequestError>> + Send + 'static,
+{
+    let mut asking = JoinSet::new();
+    for (number, neighbour) in neighbours.into_iter().enumerate() {
+        let question = timeout(NEIGHBOUR_TIME, ask(neighbour.clone()));
+        asking.spawn(async move { (number, neighbour, question.await) });
+    }
+    let mut answers = BTreeMap::new();
+    while let Some(asked) = asking.join_next().await {
+        if let Ok((number, neighbour, Ok(Ok(answer)))) = asked {
+            answers.insert(number, (neighbour, answer));
+        }
+    }
+    answers.into_values().collect()
+}
+
+/// What the small trackers of `neighbours` answer to this.
+async fn hits_of<R>(neighbours: Vec<Neighbour>, limit: usize, request: R) -> Vec<Listing>
+where
+    R: Fn(Cursor) -> Request + Clone + Send + Sync + 'static,
+{
+    let ask = |neighbour: Neighbour| {
+        let request = request.clone();
+        async move { hits(&neighbour.control, limit, request).await }
+    };
+    let own = |(neighbour, mut listing): (Neighbour, Listing)| {
+        let hits = listing.hits.into_iter();
+        listing.hits = hits.map(|hit| neighbour.own_hit(hit)).collect();
+        listing
+    };
+    let asked = ask_all(neighbours, ask).await;
+    asked.into_iter().map(own).collect()
+}
+
+/// One listing of several: hits of one file become one, those whose name is most like `term` first.
+fn gather(limit: usize, own: Option<Listing>, others: Vec<Listing>, term: &str) -> Listing {
+    let (mut hits, mut seen): (Vec<Hit>, _) = (Vec::new(), HashMap::new());
+    let (mut counted, mut is_partial, mut is_whole) = (0_u32, false, true);
+    for listing in own.into_iter().chain(others) {
+        counted = counted.saturating_add(listing.total);
+        is_partial |= listing.is_partial;
+        is_whole &= listing.total as usize == listing.hits.len();
+        for hit in listing.hits {
+            match seen.entry(hit.file.clone()) {
+                Entry::Occupied(found) => Hit::merge(&mut hits[*found.get()], hit),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(hits.len());
+                    hits.push(hit);
+                }
+            }
+        }
+    }
+    if is_whole {
+        counted = u32::try_from(hits.len()).unwrap_or(u32::MAX);
+    }
+    hits.sort_by_cached_key(|hit| {
+        let name = fold(hit.file.name.as_str());
+        let rank = match name.find(term) {
+            Some(0) if name.len() == term.len() => 0,
+            Some(0) => 1,
+            Some(_) => 2,
+            None => 3,
+        };
+        (rank, name)
+    });
+    hits.truncate(limit);
+    Listing {
+        hits,
+        total: counted,
+        is_partial,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod drive;
 pub mod enrol;
 pub mod event;
 pub mod folder;
+pub mod greet;
 pub mod growing;
 pub mod guests;
 pub mod hash_store;
@@ -32,6 +33,7 @@ pub mod locker;
 pub mod membership;
 pub mod meter;
 pub mod name;
+pub mod neighbours;
 pub mod origin;
 pub mod people;
 pub mod pins;
@@ -72,6 +74,7 @@ use self::enrol::Target;
 pub use self::event::{
     DownloadError, Event, Hashing, JoinError, Progress, RequestError, ShareError,
 };
+use self::greet::Greeter;
 use self::growing::Nursery;
 use self::hash_store::HashStore;
 use self::keeper::Keeper;
@@ -81,6 +84,7 @@ use self::liars::Liars;
 pub use self::listing::Listing;
 use self::locker::{LockedCopy, Locker};
 use self::membership::Membership;
+use self::neighbours::Neighbours;
 use self::people::People;
 use self::pins::Pins;
 pub use self::readers::Readers;
@@ -97,6 +101,7 @@ use self::upload::Offers;
 use self::watch::Watch;
 use crate::crypto::identity::Identity;
 use crate::crypto::kdf::Group;
+use crate::lan;
 use crate::proto::backoff::Retry;
 pub use crate::proto::talk::{
     Accept, End, OfferId, Question, QuestionId, QuestionKind, Talk, Verdict,
@@ -122,6 +127,8 @@ pub struct Settings {
     pub tracker_key: Option<Fingerprint>,
     /// Under which name its key is remembered; its address when absent.
     pub tracker_pin: Option<String>,
+    /// The tracker is our own small one, and there are neighbours on this network.
+    pub lan: Option<lan::Settings>,
     /// Our name.
     pub user: UserName,
     /// Our password, for a tracker that wants one.
@@ -225,6 +232,7 @@ struct Inner {
     settings: Settings,
     people: People,
     membership: Membership,
+    neighbours: Neighbours,
     control: Control,
     keeper: Keeper,
     downloads: Downloads,
@@ -260,12 +268,31 @@ impl Peer {
             password: settings.password.clone(),
             listening_port: port,
             retry: settings.retry.clone(),
+            is_neighbour: false,
             events: events.clone(),
             shutdown: shutdown.clone(),
         };
         // From here on it is the control task's.
         settings.password = None;
-        let (control, control_task) = Control::join(setup).await?;
+        let (mut control, control_task) = Control::join(setup).await?;
+        let neighbours = Neighbours::default();
+        let greeting = match settings.lan {
+            None => None,
+            Some(lan) => {
+                let beacons = greet::open(lan, &membership, settings.tracker_port)?;
+                let greeter = Greeter {
+                    beacons,
+                    neighbours: neighbours.clone(),
+                    control: control.clone(),
+                    membership: membership.clone(),
+                    listening_port: port,
+                    events: events.clone(),
+                    shutdown: shutdown.clone(),
+                };
+                control = control.with_neighbours(neighbours.clone());
+                Some(greeter.run())
+            }
+        };
         let memory = Memory::new(settings.state_dir.clone(), events.clone());
         let background = Background {
             hashes: HashStore::new(memory.clone()),
@@ -339,18 +366,20 @@ impl Peer {
         let keeping = keeper
             .clone()
             .run(settings.restart, withdrawn, shutdown.clone());
-        let tasks = vec![
+        let mut tasks = vec![
             control_task,
             tokio::spawn(listening),
             tokio::spawn(keeping),
             tokio::spawn(talking),
         ];
+        tasks.extend(greeting.map(tokio::spawn));
         let tasks = std::sync::Mutex::new(tasks);
         let inner = Inner {
             transfers: Transfers::new(settings.simultaneous, unfinished),
             settings,
             people,
             membership,
+            neighbours,
             control,
             keeper,
             downloads,
@@ -389,22 +418,47 @@ impl Peer {
         &self.0.people
     }
 
+    /// Has it no tracker but its own?
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.0.settings.lan.is_some()
+    }
+
+    /// How many neighbours are here, of a peer without a tracker.
+    #[must_use]
+    pub fn neighbour_count(&self) -> usize {
+        self.0.neighbours.list().len()
+    }
+
+    /// At the start, waits until those who are near are met, as far as they answer within seconds; not at all
+    /// where there is a tracker.
+    async fn look_around(&self) {
+        if self.is_alone() {
+            self.0.neighbours.settle().await;
+        }
+    }
+
     /// The tracker's address as it was typed, with its port.
     #[must_use]
     pub fn tracker_address(&self) -> String {
         target(&self.0.settings).address()
     }
 
-    /// Where the tracker answered.
+    /// What it has joined, for people: the tracker's address as it was typed, or the local network.
     #[must_use]
-    pub fn tracker(&self) -> SocketAddr {
-        self.0.control.address()
+    pub fn whereabouts(&self) -> String {
+        if self.is_alone() {
+            "the local network".to_owned()
+        } else {
+            self.tracker_address()
+        }
     }
 
-    /// The tracker's long-term key.
+    /// Where the tracker answered, and its long-term key; `None` for a peer that does without one.
     #[must_use]
-    pub fn tracker_key(&self) -> PeerId {
-        self.0.control.tracker()
+    pub fn tracker(&self) -> Option<(SocketAddr, PeerId)> {
+        let control = &self.0.control;
+        (!self.is_alone()).then(|| (control.address(), control.tracker()))
     }
 
     /// Did the tracker want a password?
@@ -535,6 +589,7 @@ impl Peer {
     /// # Errors
     /// When the tracker does not answer, or refuses.
     pub async fn search(&self, term: &str, limit: usize) -> Result<Listing, RequestError> {
+        self.look_around().await;
         listing::search(&self.0.control, term, limit).await
     }
 
@@ -547,6 +602,7 @@ impl Peer {
         user: Option<&UserName>,
         limit: usize,
     ) -> Result<Listing, RequestError> {
+        self.look_around().await;
         listing::files(&self.0.control, user, limit).await
     }
 
@@ -555,6 +611,7 @@ impl Peer {
     /// # Errors
     /// When the tracker does not answer.
     pub async fn peers(&self) -> Result<Vec<PeerEntry>, RequestError> {
+        self.look_around().await;
         listing::peers(&self.0.control).await
     }
 
@@ -563,6 +620,7 @@ impl Peer {
     /// # Errors
     /// When the tracker does not answer, or is asked too fast.
     pub async fn who(&self, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
+        self.look_around().await;
         listing::who(&self.0.control, user).await
     }
 
@@ -571,6 +629,7 @@ impl Peer {
     /// # Errors
     /// When the tracker does not answer.
     pub async fn holders(&self, content: ContentId) -> Result<Vec<Holder>, RequestError> {
+        self.look_around().await;
         listing::holders(&self.0.control, content).await
     }
 
@@ -643,6 +702,10 @@ fn target(settings: &Settings) -> Target {
         port: settings.tracker_port,
         key: settings.tracker_key,
         pin: settings.tracker_pin.clone(),
-        pins: settings.state_dir.as_deref().map(Pins::in_dir),
+        // Our own small one has another port each time, and is known by our own key.
+        pins: match settings.lan {
+            None => settings.state_dir.as_deref().map(Pins::in_dir),
+            Some(_) => None,
+        },
     }
 }

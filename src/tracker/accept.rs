@@ -20,6 +20,7 @@ use crate::crypto::random::OsRandom;
 use crate::crypto::stream::has_aes_hardware;
 use crate::net::{Doorkeeper, Host, Turned, unix_ms};
 use crate::proto::endpoint::Admission;
+use crate::proto::neighbours::is_near;
 use crate::wire::frame::Welcome;
 use crate::wire::packet::{FRAME_HEADER_LEN, Role, TAG_LEN};
 
@@ -96,7 +97,9 @@ pub(super) async fn accept_all(
         };
         match accepted {
             Ok((stream, from)) => {
-                let may_enter = engine.has_room_for(from.ip());
+                // The small tracker of one peer is for the networks that it is on.
+                let is_meant = !engine.service().has_owner() || is_near(from.ip());
+                let may_enter = is_meant && engine.has_room_for(from.ip());
                 let visitor = may_enter.then(|| door.enter(from.ip())).flatten();
                 let Some(visitor) = visitor else {
                     lobby.turned_away(from.ip(), Turned::Limited);

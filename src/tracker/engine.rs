@@ -33,6 +33,9 @@ const COME_LATER: Refusal = Refusal::TooFast { wait_ms: 1000 };
 /// Sessions beside two for each peer that there may be: one in use, one that begins.
 const SPARE_SESSIONS: u64 = 4096;
 
+/// A farewell is said so often: nobody answers it.
+const FAREWELLS: usize = 2;
+
 /// One datagram of a batch: where it lies, whence it came, and what it may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
@@ -68,6 +71,8 @@ pub enum Job {
     Checked(Outcome),
     /// Other users are in force.
     Replace(Users),
+    /// This tracker ends for good: all who are here are told.
+    Farewell,
 }
 
 impl Job {
@@ -332,6 +337,16 @@ impl Engine {
                     && let Some((session, request, response)) = logins.finish(now, outcome)
                 {
                     self.push(session, request, &response, out, outlet);
+                }
+                return;
+            }
+            Job::Farewell => {
+                let members = self.service.registry().sessions();
+                let word = Response::Refused(Refusal::LoginVoid);
+                for _ in 0..FAREWELLS {
+                    for session in &members {
+                        self.push(*session, RequestId(0), &word, out, outlet);
+                    }
                 }
                 return;
             }

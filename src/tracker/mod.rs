@@ -25,6 +25,7 @@ mod roster;
 pub mod scrape;
 pub mod service;
 mod sets;
+mod small;
 mod worker;
 
 use std::io;
@@ -54,7 +55,8 @@ use self::reload::Watched;
 use self::scrape::Scrape;
 use self::service::Service;
 use self::worker::{Rounds, Worker};
-use crate::crypto::kdf::Group;
+use crate::crypto::identity::Identity;
+use crate::crypto::kdf::{Group, TrackerSeed};
 use crate::crypto::random::OsRandom;
 use crate::crypto::ticket::TicketOffice;
 use crate::keyfile::{self, KeyFileError};
@@ -154,6 +156,12 @@ pub struct Tracker {
     scrape: Option<Scrape>,
 }
 
+/// What is its own for good, or for as long as it runs.
+struct Keys {
+    identity: Identity,
+    seed: TrackerSeed,
+}
+
 /// What tells the logins of checked passwords and changed users.
 struct Doorman {
     outcomes: mpsc::Receiver<Outcome>,
@@ -187,8 +195,22 @@ impl Tracker {
     /// When either fails.
     pub fn bind(settings: Settings, group: Group) -> Result<Self, TrackerError> {
         let random = &mut OsRandom::new();
-        let identity = keyfile::identity(&settings.state_dir, random)?;
-        let seed = keyfile::tracker_seed(&settings.state_dir, random)?;
+        let keys = Keys {
+            identity: keyfile::identity(&settings.state_dir, random)?,
+            seed: keyfile::tracker_seed(&settings.state_dir, random)?,
+        };
+        Self::open(settings, group, keys, None)
+    }
+
+    /// Opens both ports; with an `owner` nobody else publishes here.
+    fn open(
+        settings: Settings,
+        group: Group,
+        keys: Keys,
+        owner: Option<PeerId>,
+    ) -> Result<Self, TrackerError> {
+        let Keys { identity, seed } = keys;
+        let random = &mut OsRandom::new();
         let (listener, sockets, port) =
             open_ports(&settings).map_err(|error| TrackerError::Port {
                 port: settings.port,
@@ -212,7 +234,8 @@ impl Tracker {
         let mut lobby = Lobby::new(group, identity, member_key, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
         let endpoint = Endpoint::new(office, rhythm, sockets.len(), random);
-        let service = Service::new(settings.max_peers, interfaces_and_links());
+        let mut service = Service::new(settings.max_peers, interfaces_and_links());
+        service.set_owner(owner);
         Ok(Self {
             settings,
             lobby,
@@ -367,6 +390,10 @@ fn serve(
             }
             sweeps = sweeps.wrapping_add(1);
         });
+        if engine.service().has_owner() {
+            // It does not come back: whoever is here shall not wait for it.
+            let _ = clerks.hand_over(Job::Farewell);
+        }
         clerks.close();
     });
     Ok(())

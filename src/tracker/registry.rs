@@ -15,7 +15,7 @@ use super::roster::Roster;
 pub use super::roster::{Arrival, PeerNumber, Record};
 use crate::wire::MAX_OWNERS_PER_HIT;
 use crate::wire::control::{Audience, Files, Hit, Publication, Refusal};
-use crate::wire::id::{ContentId, PeerId};
+use crate::wire::id::{ContentId, PeerId, SessionId};
 use crate::wire::text::UserName;
 
 /// Files that one peer may publish; one for chosen people counts once for each of them.
@@ -260,6 +260,12 @@ impl Registry {
     /// Peers that are here, after `after`, each with its number.
     pub fn peers(&self, after: Option<PeerNumber>) -> impl Iterator<Item = (PeerNumber, &Record)> {
         self.roster.after(after)
+    }
+
+    /// The sessions of those who are here.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.peers(None).map(|(_, record)| record.session).collect()
     }
 
     /// How many are here.

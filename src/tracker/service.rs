@@ -79,6 +79,8 @@ pub struct Service {
     registry: RwLock<Registry>,
     interfaces: Vec<Interface>,
     searches: Mutex<Buckets<PeerId>>,
+    /// Who alone publishes here, and is not the tracker of all.
+    owner: Option<PeerId>,
 }
 
 impl Service {
@@ -90,7 +92,19 @@ impl Service {
             registry: RwLock::new(Registry::new(max_peers)),
             interfaces,
             searches: Mutex::new(searches),
+            owner: None,
         }
+    }
+
+    /// From now on only this peer publishes here; everybody when absent.
+    pub const fn set_owner(&mut self, owner: Option<PeerId>) {
+        self.owner = owner;
+    }
+
+    /// Is it the small tracker of one peer?
+    #[must_use]
+    pub const fn has_owner(&self) -> bool {
+        self.owner.is_some()
     }
 
     /// The machine's memory, for those who only look.
@@ -154,6 +168,9 @@ impl Service {
             }
             Request::Heartbeat => Err(Refusal::NotLoggedIn),
             _ if !is_here() => Err(Refusal::NotLoggedIn),
+            Request::Publish(_) if self.owner.is_some_and(|owner| owner != caller.peer) => {
+                Err(Refusal::TooManyFiles { limit: 0 })
+            }
             Request::Publish(files) => self
                 .change()
                 .publish(caller.peer, files)

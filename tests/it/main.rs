@@ -16,6 +16,7 @@ mod lock;
 mod login;
 mod names;
 mod namespaces;
+mod neighbours;
 mod oneshot;
 mod ops;
 mod people;

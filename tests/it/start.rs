@@ -111,7 +111,6 @@ fn row_4_slips_in_arguments_are_named() {
         ),
         (&["peer", "--tracker", "h", "--name", "a/b"], &["a/b"]),
         (&["help", "exit-kodes"], &["exit-kodes"]),
-        (&["peer", "--tracker", "none"], &["none"]),
         (&["peer", "--tracker", ""], &["--tracker"]),
         (&["peer", "--tracker", "h:70000"], &["h:70000"]),
         (&["peer", "-t", "h", "--tracker", "h"], &["--tracker"]),

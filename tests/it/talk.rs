@@ -38,6 +38,7 @@ async fn join(name: &str, port: u16, group: &Group) -> (Peer, mpsc::Receiver<Eve
         tracker_port: port,
         tracker_key: None,
         tracker_pin: None,
+        lan: None,
         user: name.parse().unwrap(),
         password: None,
         ports: (0, 0),

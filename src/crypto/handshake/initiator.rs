@@ -46,6 +46,7 @@ pub struct Initiator {
     kem: ml_kem_768::DecapsulationKey,
     noise: HandshakeState,
     ours: PeerId,
+    may_be_us: bool,
 }
 
 impl Initiator {
@@ -91,9 +92,17 @@ impl Initiator {
                 kem,
                 noise,
                 ours: local.identity.id(),
+                may_be_us: false,
             },
             wire,
         )
+    }
+
+    /// The other side may have our own key: a peer without a tracker runs a small one itself.
+    #[must_use]
+    pub const fn to_itself(mut self) -> Self {
+        self.may_be_us = true;
+        self
     }
 
     /// Reads m2.
@@ -118,7 +127,7 @@ impl Initiator {
             .read_message(&m2[M2_NOISE..], &mut payload)
             .map_err(|_| WrongPassphrase)?;
         let remote = remote_static(&self.noise);
-        if remote == self.ours {
+        if remote == self.ours && !self.may_be_us {
             return Err(Loop);
         }
         let remote_unix_ms = u64::from_be_bytes(*payload.first_chunk().expect("64 bytes"));

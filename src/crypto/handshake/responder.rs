@@ -23,6 +23,7 @@ pub struct Responder {
     noise: HandshakeState,
     suite: Suite,
     ours: PeerId,
+    role: Role,
 }
 
 /// Why the responder does not go on.
@@ -125,6 +126,7 @@ impl Responder {
                 noise,
                 suite,
                 ours: local.identity.id(),
+                role: local.role,
             },
             wire,
         ))
@@ -151,10 +153,11 @@ impl Responder {
             .read_message(m3, &mut payload)
             .map_err(|_| InvalidConfirm)?;
         let remote = remote_static(&self.noise);
-        if remote == self.ours {
+        let role = Role::from_byte(payload[0]).map_err(|_| InvalidConfirm)?;
+        // A peer without a tracker is a member of its own small one.
+        if remote == self.ours && role == self.role {
             return Err(InvalidConfirm);
         }
-        let role = Role::from_byte(payload[0]).map_err(|_| InvalidConfirm)?;
         let port = u16::from_be_bytes([payload[1], payload[2]]);
         let keys = Keys::derive(&mut self.noise, End::Responder, self.suite, remote);
         Ok(Accepted {

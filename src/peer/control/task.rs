@@ -369,6 +369,11 @@ impl Task {
     }
 
     fn dial(&self) {
+        if self.setup.is_neighbour {
+            // Its beacons say where it is, if it still is.
+            let reason = "it does not answer".to_owned();
+            return self.tell(Event::LoggedOut { reason });
+        }
         let (target, membership) = (self.setup.target.clone(), self.setup.membership.clone());
         let (sender, port) = (self.sender.clone(), self.setup.listening_port);
         tokio::spawn(async move {
@@ -381,7 +386,7 @@ impl Task {
         let now = Instant::now();
         match result {
             Ok(enrolled) => {
-                self.setup.membership.learn(enrolled.member_key);
+                self.setup.learn(&enrolled);
                 if enrolled.address.is_ipv4() != self.address.is_ipv4() {
                     match bind_towards(enrolled.address).await {
                         Ok(socket) => self.socket = socket,

@@ -56,6 +56,7 @@ impl Member {
                 password: None,
                 listening_port: listener.local_addr().unwrap().port(),
                 retry: Retry::default(),
+                is_neighbour: false,
                 events: mpsc::channel(100).0,
                 shutdown: shutdown.clone(),
             };

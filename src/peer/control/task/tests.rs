@@ -117,6 +117,7 @@ async fn peer(files: Vec<Publication>, known: &Arc<Mutex<Known>>) -> Control {
         password: None,
         listening_port: 8001,
         retry: Retry::default(),
+        is_neighbour: false,
         events: mpsc::channel(1).0,
         shutdown: tokio_util::sync::CancellationToken::new(),
     };
@@ -145,6 +146,7 @@ async fn peer(files: Vec<Publication>, known: &Arc<Mutex<Known>>) -> Control {
         address,
         has_password: false,
         logged_out,
+        neighbours: None,
     };
     let mut task = Task::new(setup, enrolled, socket, (sender, messages), out);
     for file in files {
