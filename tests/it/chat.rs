@@ -412,8 +412,13 @@ fn whom_we_trust_is_not_asked_about_and_whom_we_block_is_gone() {
     ana.wait_for("delivered to bob");
     let record = bob.record();
     assert_eq!(record.matches("? ana").count(), 1, "{record}");
-    bob.type_line("block ana");
-    bob.wait_until("blocked", |bob| bob.shown().contains("You block ana"));
+    let blocked = world.ask("bob", &["block", "ana"]);
+    assert_eq!(blocked.status.code(), Some(0), "{blocked:?}");
+    let here = world.objects("bob", &["who"]);
+    assert_eq!(
+        (&here[0]["standing"], &here[0]["talking"]),
+        (&"blocked".into(), &false.into())
+    );
     ana.wait_for("bob has ended the talk");
     ana.say("msg bob and again");
     ana.wait_for("does not want to talk");
