@@ -277,6 +277,38 @@ fn a_download_goes_on_when_its_source_is_heard_again() {
     assert_same(&file, &fetched, 30_000_000);
 }
 
+/// Shows: chat needs no tracker either: one asks, the other says yes, what is said arrives, over IPv4 and over
+/// IPv6 alone; whoever is not of the group is not there to be asked.
+#[test]
+fn neighbours_talk_without_a_tracker() {
+    for families in [Families::OnlyV4, Families::OnlyV6] {
+        let group = Group::new();
+        let network = Network::with(2, families);
+        let mut ana = peer(&network, &group, 1, "ana", &[]);
+        let mut bob = peer(&network, &group, 2, "bob", &[]);
+        bob.wait_for("ana is here");
+        ana.wait_for("bob is here");
+        let through = |host: usize, name: &str, args: &[&str]| {
+            let mut command = network.command(&group, host, &format!("{name}.state"), &[]);
+            command.args(args).stdin(std::process::Stdio::null());
+            let done = command.output().unwrap();
+            assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
+        };
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| through(2, "bob", &["connect", "ana"]));
+            ana.wait_for("? bob");
+            through(1, "ana", &["accept"]);
+            asking.join().unwrap();
+        });
+        through(2, "bob", &["msg", "ana", "hi", "there"]);
+        ana.wait_for("<bob> hi there");
+        through(1, "ana", &["msg", "--all", "to", "everybody"]);
+        bob.wait_for("<ana to all> to everybody");
+        through(1, "ana", &["disconnect", "bob"]);
+        bob.wait_for("ana has ended the talk");
+    }
+}
+
 /// Records so many beacons that come from an address.
 fn record(from: &str, count: usize) -> Vec<Vec<u8>> {
     let socket = UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
