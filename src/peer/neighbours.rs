@@ -167,3 +167,88 @@ impl Neighbours {
         self.0.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::{Publication, PublicationKind};
+    use crate::wire::id::ContentId;
+
+    fn neighbour(number: u8) -> Neighbour {
+        Neighbour {
+            user: "ana".parse().unwrap(),
+            peer: PeerId([number; 32]),
+            control: Control::to_nobody(),
+            port: 8001,
+            instance: Instance([number; 8]),
+        }
+    }
+
+    #[test]
+    fn a_neighbour_speaks_for_itself_only_and_its_address_is_where_it_answers() {
+        let ana = neighbour(1);
+        let elsewhere = vec!["203.0.113.9:22".parse().unwrap()];
+        let entry = |number| PeerEntry {
+            user: "bob".parse().unwrap(),
+            peer: PeerId([number; 32]),
+            addresses: elsewhere.clone(),
+            files: 3,
+            since_s: 5,
+        };
+        let own = ana.own_entry(vec![entry(2), entry(1)]).unwrap();
+        assert_eq!(
+            (own.user, own.peer, own.files),
+            (ana.user.clone(), ana.peer, 3)
+        );
+        assert_eq!(own.addresses, ["127.0.0.1:8001".parse().unwrap()]);
+        assert_eq!(ana.own_entry(vec![entry(2)]), None);
+
+        let holder = |number| Holder {
+            user: "bob".parse().unwrap(),
+            peer: PeerId([number; 32]),
+            len: 7,
+            addresses: elsewhere.clone(),
+        };
+        let own = ana.own_holder(vec![holder(2), holder(1)]).unwrap();
+        assert_eq!((own.user, own.len), (ana.user.clone(), 7));
+        assert_eq!(own.addresses, ["127.0.0.1:8001".parse().unwrap()]);
+        assert_eq!(ana.own_holder(vec![holder(2)]), None);
+
+        let file = Publication {
+            name: "talk.mp4".parse().unwrap(),
+            content: ContentId([1; 32]),
+            len: 7,
+            kind: PublicationKind::File,
+        };
+        let hit = ana.own_hit(Hit {
+            file,
+            owners: vec!["bob".parse().unwrap(), "carl".parse().unwrap()],
+            holders: 9,
+            is_restricted: false,
+        });
+        assert_eq!((hit.owners, hit.holders), (vec![ana.user.clone()], 1));
+    }
+
+    #[test]
+    fn whoever_starts_anew_takes_its_own_place_and_the_silent_are_not_here() {
+        let neighbours = Neighbours::default();
+        assert_eq!(neighbours.insert(neighbour(1)), None);
+        let again = Neighbour {
+            instance: Instance([9; 8]),
+            ..neighbour(1)
+        };
+        assert_eq!(neighbours.insert(again), Some(Instance([1; 8])));
+        assert!(
+            neighbours.remove(Instance([1; 8])).is_none(),
+            "long replaced"
+        );
+        assert_eq!(neighbours.list().len(), 1);
+        neighbours.set_silent(Instance([9; 8]), true);
+        assert!(neighbours.list().is_empty());
+        neighbours.set_silent(Instance([9; 8]), false);
+        assert_eq!(neighbours.list().len(), 1);
+        neighbours.set_silent(Instance([9; 8]), true);
+        let (gone, was_silent) = neighbours.remove(Instance([9; 8])).unwrap();
+        assert_eq!((gone.peer, was_silent), (PeerId([1; 32]), true));
+    }
+}

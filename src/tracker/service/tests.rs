@@ -393,3 +393,33 @@ fn what_is_for_chosen_people_and_the_rest_are_walked_page_after_page() {
     let page = service.list_files(READER, &list).unwrap();
     assert_eq!((page.entries.len(), page.total), (3, 3));
 }
+
+/// Shows: at the small tracker of one peer that peer alone publishes; the others find what it has.
+#[test]
+fn at_the_tracker_of_one_peer_nobody_else_publishes() {
+    let mut service = service();
+    let owner = publish(&service, 1, vec![file("own.txt", [1; 32], 1)]);
+    let other = publish(&service, 2, Vec::new());
+    service.set_owner(Some(owner));
+    let say = |peer: PeerId, name: &str| {
+        let moment = Moment {
+            now: *NOW,
+            unix_ms: 0,
+            office: &OFFICE,
+            random: &mut OsRandom::new(),
+            resume: None,
+            credential_mark: None,
+        };
+        let files = Files::for_everybody(vec![file(name, [2; 32], 1)]);
+        service.respond(moment, &caller(peer), Request::Publish(files))
+    };
+    assert_eq!(
+        say(other, "foreign.txt"),
+        Response::Refused(Refusal::TooManyFiles { limit: 0 })
+    );
+    assert_eq!(say(owner, "more.txt"), Response::Published);
+    let [(found, _), _] = both(&service, "txt");
+    let mut names: Vec<_> = found.iter().map(|file| file.name.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["more.txt", "own.txt"]);
+}
