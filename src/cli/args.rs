@@ -148,6 +148,8 @@ pub enum Action {
     Lap(OnceArgs),
     /// Size, hashes and holders of a file or folder
     Info(InfoArgs),
+    /// Send files and folders to one person, who is asked
+    Send(SendArgs),
     /// Downloads of the peer that runs here
     #[command(visible_aliases = ["downloads", "tr"])]
     Transfers(TransfersArgs),
@@ -450,6 +452,23 @@ pub struct InfoArgs {
     pub once: OnceArgs,
 }
 
+/// `p2pfs send`
+#[derive(Clone, Debug, Args)]
+pub struct SendArgs {
+    /// To whom
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// Files and folders
+    #[arg(required = true, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// How long to wait for an answer, ten minutes at most
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "10m")]
+    pub wait: Duration,
+    /// With which peer
+    #[command(flatten)]
+    pub once: OnceArgs,
+}
+
 /// `p2pfs transfers`
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TransfersArgs {
@@ -670,6 +689,7 @@ mod tests {
             "p2pfs add a.txt --for bob,ana --for eve --time 2h",
             "p2pfs sch talk --limit 5 --ext mp4,mkv --min-size 1MiB --sort size",
             "p2pfs ls --all --sort peers --long",
+            "p2pfs send ana a.txt b --wait 60s",
             "p2pfs transfers --watch",
             "p2pfs pause",
             "p2pfs resume 1",

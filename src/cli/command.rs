@@ -79,7 +79,19 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
-    /// What is being downloaded, with the numbers for pause, resume and cancel
+    /// Send files and folders to one person, who is asked; cancel s1 takes one back
+    Send {
+        /// To whom
+        #[arg(value_name = "USER")]
+        user: String,
+        /// Files and folders
+        #[arg(required = true, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+        /// How long to wait for an answer, ten minutes at most
+        #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "10m")]
+        wait: Duration,
+    },
+    /// What is being downloaded and sent, with the numbers for pause, resume and cancel
     #[command(visible_aliases = ["downloads", "tr"])]
     Transfers,
     /// Pause downloads: those of these numbers, or all
@@ -230,6 +242,7 @@ impl Command {
             Self::Add(_)
                 | Self::Download { .. }
                 | Self::Info { .. }
+                | Self::Send { .. }
                 | Self::Unlock { .. }
                 | Self::Connect { .. }
                 | Self::Msg { .. }
@@ -241,6 +254,11 @@ impl Command {
         match &mut self {
             Self::Add(args) => {
                 for path in &mut args.paths {
+                    *path = at_home(path);
+                }
+            }
+            Self::Send { paths, .. } => {
+                for path in paths {
                     *path = at_home(path);
                 }
             }

@@ -198,6 +198,7 @@ impl Executor {
                 Ok(())
             }
             Command::Download { options, out, .. } => self.download(&options, out).await,
+            Command::Send { user, paths, wait } => self.send(&user, &paths, wait).await,
             Command::Transfers => self.transfers(),
             Command::Pause { ids } => self.order(&ids, Order::Pause),
             Command::Resume { ids } => self.order(&ids, Order::Run),

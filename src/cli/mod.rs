@@ -107,6 +107,7 @@ pub async fn run(cli: Cli, screen: &Screen) -> Result<(), Failure> {
         Some(Action::Tracker(args)) => context.tracker(args).await,
         Some(Action::Peer(args)) => context.peer(args).await,
         Some(Action::Share(args)) => context.share(args).await,
+        Some(Action::Send(args)) => context.send(args).await,
         Some(Action::Unshare(args)) => context.unshare(args.items).await,
         Some(Action::Get(args)) => context.get(args).await,
         Some(Action::Unlock(args)) => context.unlock(args).await,

@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{GetArgs, JoinArgs, ListArgs, OnceArgs, ShareArgs, TransfersArgs};
+use super::args::{GetArgs, JoinArgs, ListArgs, OnceArgs, SendArgs, ShareArgs, TransfersArgs};
 use super::client::{self, Showing};
 use super::command::Command;
 use super::executor::all_there;
@@ -45,6 +45,18 @@ impl Context {
             Some(done) => done,
             None => self.share_here(&args.once, &args.what).await,
         }
+    }
+
+    /// Offers files and folders to one person, and waits until they are there.
+    pub(super) async fn send(&self, args: SendArgs) -> Result<(), Failure> {
+        all_there(&args.paths)?;
+        let paths: Result<Vec<_>, _> = args.paths.iter().map(|path| absolute(path)).collect();
+        let command = Command::Send {
+            user: args.user,
+            paths: paths?,
+            wait: args.wait,
+        };
+        self.once(&args.once, command).await
     }
 
     pub(super) async fn get(&self, args: GetArgs) -> Result<(), Failure> {

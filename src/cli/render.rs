@@ -12,14 +12,16 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 pub use self::objects::{
-    downloaded_json, fetched_json, file_json, hit_json, peer_json, progress_json, share_json,
-    transfer_json,
+    downloaded_json, fetched_json, file_json, hit_json, peer_json, progress_json, sending_json,
+    share_json, transfer_json,
 };
 use self::progress::percent_of;
 pub use self::progress::{Milestones, hashing, percent, progress, progress_of_more};
 pub use self::talk::{ago, rows, said, short_name, talk_began, talk_ended, ways};
 use super::table::{Column, table};
-use crate::peer::{Downloaded, Event, Listing, Readers, Shared, State, Transfer};
+use crate::peer::{
+    Downloaded, Event, Listing, Readers, SendNews, Sending, Shared, State, Transfer,
+};
 use crate::wire::control::{Hit, Holder, PeerEntry, Publication, PublicationKind};
 use crate::wire::text::{UserName, safe};
 
@@ -315,6 +317,58 @@ fn what(shared: &Shared) -> String {
     }
 }
 
+/// How something goes on that is sent to one person.
+fn sending_line(sending: &Sending, news: &SendNews) -> String {
+    let Sending { id, user, name, .. } = sending;
+    match news {
+        SendNews::Offered => {
+            let size = size(sending.len);
+            format!("{name}, {size}, is offered to {user} (cancel s{id} takes it back)")
+        }
+        SendNews::Accepted => format!("{user} has accepted {name}"),
+        SendNews::Percent(percent) => format!("{user} has {percent} % of {name}"),
+        SendNews::Done => format!("{user} has all of {name}"),
+        SendNews::OutOfReach => format!(
+            "! nothing more is heard of {name}, which {user} fetches; it stays shared for {user} (remove ends that)"
+        ),
+        SendNews::Ended(error) => format!(
+            "! {name} did not get to {user}: {}",
+            safe(&error.to_string())
+        ),
+    }
+}
+
+/// What is being sent.
+#[must_use]
+pub fn sends(sends: &[Sending], width: Option<usize>) -> String {
+    let rows: Vec<_> = sends
+        .iter()
+        .map(|sending| {
+            let percent = sending.done.saturating_mul(100) / sending.len.max(1);
+            let state = match (sending.content, sending.is_accepted) {
+                (None, _) => "being hashed".to_owned(),
+                (_, false) => "offered".to_owned(),
+                (_, true) => format!("{percent} %"),
+            };
+            vec![
+                format!("s{}", sending.id),
+                sending.name.clone(),
+                size(sending.len),
+                state,
+                sending.user.to_string(),
+            ]
+        })
+        .collect();
+    let columns = [
+        Column::whole("NO", 0),
+        Column::cut("NAME", 1),
+        Column::whole("SIZE", 4),
+        Column::whole("STATE", 2),
+        Column::cut("TO", 3),
+    ];
+    table(&columns, &rows, width)
+}
+
 /// The closing line of a download.
 #[must_use]
 pub fn downloaded(done: &Downloaded) -> String {
@@ -427,6 +481,8 @@ pub fn event(event: &Event) -> Option<String> {
         Event::Withdrawn { name, reason } => {
             format!("! {name} is not shared any more: {}", safe(reason))
         }
+        Event::Sending { sending, news } => return Some(sending_line(sending, news)),
+        Event::Receiving { user, name } => format!("Fetching {name}, which {user} sends you"),
         Event::Warning { text } => format!("! {}", safe(text)),
     })
 }

@@ -57,6 +57,15 @@ impl Interest {
         things.names.push(file.name.clone());
     }
 
+    /// What lies there is being read, and sent.
+    pub fn in_sending(&self, path: &std::path::Path) {
+        self.in_path(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.lock()
+            .names
+            .extend(crate::wire::text::FileName::from_local(&name));
+    }
+
     /// What lies there is being read.
     pub fn in_path(&self, path: &std::path::Path) {
         self.lock().paths.push(path.to_owned());
@@ -77,6 +86,10 @@ impl Interest {
             | Event::Stuck { name, .. }
             | Event::SourceLeft { name, .. }
             | Event::SourceDropped { name, .. } => things.names.contains(name),
+            Event::Sending { sending, .. } => {
+                let name = sending.name.trim_end_matches('/');
+                things.names.iter().any(|known| known.as_str() == name)
+            }
             _ => false,
         }
     }

@@ -77,6 +77,8 @@ progress  of a download, of a folder first that of its listing: id, name, done, 
             peers (how many send), slow (true when those send little)
 transfer  no, name, id, state (queued, running, waiting or paused), reason (of waiting), done, total,
             rate, peers (how many send)
+sending   what is being sent to one person: no (s1), user, name, id (null while it is hashing), state
+            (hashing, offered or accepted), done (bytes that are there), total
 limits    up, down
 web       the HTTP interface of a peer: address, url (by p2pfs web: with the token)
 status    what runs: role (tracker or peer), pid, version, since, uptime_s, key, port
@@ -87,6 +89,7 @@ status    what runs: role (tracker or peer), pid, version, since, uptime_s, key,
 result    all that get or download was asked for is here: command (get), ok (true), files, each with
             name, path, id, sha256 (of a file), size, files (how many), seconds, peers (how many sent);
             of pause, resume and cancel: no, name, id; of unshare: name, id; one for each
+            of send: user, name, done (false when nothing more is heard of it), one for each;
             of trust, untrust, block, unblock, connect, disconnect, accept and deny: user, key;
             of unlock, or get of a locked file: path, size, sha256 of what was in it;
             of p2pfs user (command: user add): user; of doctor when nothing failed: checks, warnings

@@ -61,6 +61,11 @@ p2pfs share talk.mp4 --as 'My talk.mp4'  under another name; P2PFS_TRACKER says 
 p2pfs share report.pdf --lock            asks for a password, which opens it elsewhere",
     ),
     (
+        "send",
+        "p2pfs send ana report.pdf talks    ana is asked; waits until all of it is there
+p2pfs send ana a.pdf --wait 60s    ends when ana does not answer in time",
+    ),
+    (
         "get",
         "p2pfs get talk.mp4 -t HOST               to ./downloaded_talk.mp4; goes on where it was
 p2pfs get talk.mp4 -o Videos --from ana  to another directory, from one person

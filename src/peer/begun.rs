@@ -105,7 +105,7 @@ impl Peer {
         }
     }
 
-    fn tell(&self, event: Event) {
+    pub(super) fn tell(&self, event: Event) {
         let _ = self.0.keeper.events.try_send(event);
     }
 }

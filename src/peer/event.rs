@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::offers::{SendNews, Sending};
 use super::shares::Shared;
 use super::{Downloaded, TransferId};
 use crate::disk::PrivateFileError;
@@ -159,6 +160,20 @@ pub enum Event {
         user: UserName,
         /// The key that came.
         key: PeerId,
+    },
+    /// How something goes on that is sent to one person.
+    Sending {
+        /// What, and to whom.
+        sending: Sending,
+        /// How it goes on.
+        news: SendNews,
+    },
+    /// What somebody offered was accepted, and is being fetched.
+    Receiving {
+        /// Who.
+        user: UserName,
+        /// Its name, as people see it.
+        name: String,
     },
     /// The peer has left; no event follows.
     Left,

@@ -5,6 +5,7 @@
 //!      └▶ download ─▶ dial ─▶ other peers' uploads; store ─▶ disk
 //! ```
 
+mod accepted;
 pub mod begun;
 pub mod bundle;
 pub mod changes;
@@ -34,6 +35,7 @@ pub mod membership;
 pub mod meter;
 pub mod name;
 pub mod neighbours;
+pub mod offers;
 pub mod origin;
 pub mod people;
 pub mod pins;
@@ -85,6 +87,8 @@ pub use self::listing::Listing;
 use self::locker::{LockedCopy, Locker};
 use self::membership::Membership;
 use self::neighbours::Neighbours;
+use self::offers::Sends;
+pub use self::offers::{SendError, SendId, SendNews, Sending, Sent};
 use self::people::People;
 use self::pins::Pins;
 pub use self::readers::Readers;
@@ -239,6 +243,7 @@ struct Inner {
     offers: Offers,
     transfers: Transfers,
     talker: Talker,
+    sends: Sends,
     port: u16,
     shutdown: CancellationToken,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -385,11 +390,15 @@ impl Peer {
             downloads,
             offers,
             talker,
+            sends: Sends::default(),
             port,
             shutdown,
             tasks,
         };
         let peer = Self(Arc::new(inner));
+        if let (Some(news), Ok(tasks)) = (peer.offer_news(), &mut peer.0.tasks.lock()) {
+            tasks.push(tokio::spawn(peer.clone().follow_offers(news)));
+        }
         peer.take_up_unfinished().await;
         Ok((peer, receiver))
     }

@@ -278,6 +278,18 @@ fn every_object_that_is_printed_fits_the_schema() {
     met.output(&ask(&["limit", "down", "4MiB"]), 0);
     met.output(&getting.wait_with_output().unwrap(), 0);
     met.output(&ask(&["unshare", "passphrase"]), 0);
+    let mut sending = group.command("ana.state");
+    let sending = sending.args(["send", "bob", "film.mkv", "--wait", "3s", "--json"]);
+    let sending = sending
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it is offered", || {
+        text(&ask(&["transfers"]).stdout).contains("\"state\":\"offered\"")
+    });
+    met.output(&ask(&["transfers"]), 0);
+    met.output(&sending.wait_with_output().unwrap(), 4);
     met.output(&ask(&["untrust", "bob"]), 0);
     bob.say("connect ana");
     wait_until("asked", || said().contains("\"type\":\"question\""));

@@ -17,6 +17,7 @@ mod login;
 mod names;
 mod namespaces;
 mod neighbours;
+mod offers;
 mod oneshot;
 mod ops;
 mod people;

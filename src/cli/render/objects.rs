@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::peer::{Downloaded, Progress, Shared, State, Transfer};
+use crate::peer::{Downloaded, Progress, Sending, Shared, State, Transfer};
 use crate::wire::control::{Hit, PeerEntry, Publication};
 use crate::wire::text::UserName;
 
@@ -88,6 +88,21 @@ pub fn transfer_json(transfer: &Transfer) -> Value {
         "id": transfer.file.content.to_string(), "state": state, "reason": reason,
         "done": transfer.done, "total": transfer.len, "rate": transfer.rate,
         "peers": transfer.sources,
+    })
+}
+
+/// The object of something that is sent to one person.
+#[must_use]
+pub fn sending_json(sending: &Sending) -> Value {
+    let state = match (sending.content, sending.is_accepted) {
+        (None, _) => "hashing",
+        (_, false) => "offered",
+        (_, true) => "accepted",
+    };
+    json!({
+        "v": 1, "type": "sending", "no": format!("s{}", sending.id), "user": sending.user.as_str(),
+        "name": sending.name, "id": sending.content.map(|id| id.to_string()), "state": state,
+        "done": sending.done, "total": sending.len,
     })
 }
 

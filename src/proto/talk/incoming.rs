@@ -70,6 +70,14 @@ impl Talks {
     pub fn handle_checked(&mut self, now: Instant, link: LinkId, checked: Checked) {
         let line = self.lines.get_mut(&link);
         if let Some(line) = line.filter(|line| line.stage == Stage::Checking) {
+            if line.awaits_offer
+                && line.early_offer.is_none()
+                && matches!(checked, Checked::Fits(_))
+            {
+                // Nobody is asked about a talk who is to be asked about the offer.
+                line.checked = Some(checked);
+                return;
+            }
             let key = line.key;
             let is_unknown = checked == Checked::Unknown;
             if let Checked::Fits(user) = &checked {
@@ -181,6 +189,9 @@ impl Talks {
             return self.abort(now, link, "an offer before it was let in");
         };
         line.early_offer = Some((number, offer.clone()));
+        if let Some(checked) = line.checked.take() {
+            return self.handle_checked(now, link, checked);
+        }
         // A question that nobody has seen yet can still say what it is about.
         self.questions.tell_of_offer(link, offer);
     }

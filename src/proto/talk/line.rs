@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::event::Talk;
+use super::event::{Checked, Talk};
 use crate::proto::limiter::{Bucket, Rate};
 use crate::wire::id::PeerId;
 use crate::wire::talk::{Offer, Receipt};
@@ -47,6 +47,8 @@ pub(super) struct Line {
     /// An offer shall come before the answer.
     pub(super) awaits_offer: bool,
     pub(super) early_offer: Option<(u32, Offer)>,
+    /// What the tracker said before that offer came.
+    pub(super) checked: Option<Checked>,
     /// Somebody waits for the proof that this connection is alive.
     pub(super) probe_until: Option<Instant>,
     heard: Instant,
@@ -70,6 +72,7 @@ impl Line {
             since: now,
             awaits_offer: false,
             early_offer: None,
+            checked: None,
             probe_until: None,
             heard: now,
             pinged: now,
