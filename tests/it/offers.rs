@@ -98,10 +98,14 @@ fn row_78_of_what_is_not_accepted_not_one_byte_is_written() {
     let waited = ask(&group, "ana", &["send", "carl", "film.mkv", "--wait", "1s"]);
     assert_eq!(waited.status.code(), Some(4), "{waited:?}");
     ana.say("send carl film.mkv");
-    ana.wait_for("offered to carl (cancel s");
-    let sending = objects(&group, "ana", &["transfers"]);
-    let number = sending[0]["no"].as_str().unwrap().to_owned();
-    assert_eq!(sending[0]["state"], "offered");
+    let sending = || objects(&group, "ana", &["transfers"]);
+    wait_until("it is offered once more", || {
+        let sending = sending();
+        sending
+            .first()
+            .is_some_and(|sending| sending["state"] == "offered")
+    });
+    let number = sending()[0]["no"].as_str().unwrap().to_owned();
     let cancelled = ask(&group, "ana", &["cancel", &number]);
     assert_eq!(cancelled.status.code(), Some(0), "{cancelled:?}");
     ana.wait_for("film.mkv did not get to carl: it was taken back");

@@ -134,7 +134,11 @@ impl Sends {
             .find(|entry| entry.offer == Some(offer));
         if let Some(entry) = found {
             entry.told.send_replace(told);
-        } else if table.early.len() < MAX_EARLY {
+        } else {
+            if table.early.len() >= MAX_EARLY {
+                // What nobody asked about for so long is about nothing.
+                table.early.clear();
+            }
             table.early.insert(offer, told);
         }
     }
