@@ -128,9 +128,6 @@ fn the_questions_of_p2p_file_transfer_at_a_terminal() {
     peer.wait_for("(p)eer?");
     peer.type_line("p");
     peer.wait_for("Tracker host");
-    peer.type_line("auto");
-    peer.wait_for("not looked for on the local network");
-    peer.wait_for("Tracker host");
     // As it was copied from the tracker, its key included.
     peer.type_line(&format!("Others join with:  {line}"));
     peer.wait_for("Your name");
