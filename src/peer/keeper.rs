@@ -14,12 +14,12 @@ use super::control::Control;
 use super::event::{Event, RequestError, ShareError};
 use super::locker::{LockedCopy, Locker};
 use super::readers::Readers;
-use super::shares::{Background, Entry, Shared, Shares, Subject, Withdrawn};
+use super::shares::{Background, Entry, Shared, Shares, Subject, Taken, Withdrawn};
 use super::unfinished::Unfinished;
 use super::watch::Watch;
 use crate::crypto::content::Tree;
 use crate::wire::control::Publication;
-use crate::wire::text::FileName;
+use crate::wire::text::{FileName, safe};
 
 /// What is to be remembered is written this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -79,9 +79,7 @@ impl Keeper {
         readers: Readers,
     ) -> Result<Shared, ShareError> {
         let subject = Subject::Named(path.to_owned(), name, readers);
-        let shared = self.take(subject).await?;
-        self.supersede(&shared).await;
-        Ok(shared)
+        self.take(subject, None).await
     }
 
     /// Hashes, offers and publishes a locked copy of what lies at `path`, for `readers`, in the place of what was shared of it.
@@ -101,30 +99,18 @@ impl Keeper {
             copy: copy.path().to_owned(),
             readers,
         };
-        let shared = match self.take(subject).await {
-            // It is offered all the same, and announced later.
-            Err(error @ ShareError::Request(_)) => {
-                copy.keep();
-                return Err(error);
-            }
-            taken => taken?,
-        };
-        copy.keep();
-        self.supersede(&shared).await;
-        Ok(shared)
+        self.take(subject, Some(copy)).await
     }
 
-    /// Takes back what else is offered of a path under the same name, where one of them is locked: whoever locks
-    /// a file wants it to be had locked only, and who shares it again wants what it is now.
-    async fn supersede(&self, shared: &Shared) {
-        for old in self.shares.at(&shared.path, &shared.file.name) {
-            let is_locked = shared.is_locked_copy() || old.shared().is_locked_copy();
-            if old.shared().file != shared.file && is_locked && self.shares.take_out(&old) {
-                // When it does not answer now, the next announcement says it.
-                let _ = self.take_back(old.shared().file.clone()).await;
-                self.discard_copies([old.shared().clone()]).await;
-            }
+    /// Takes back what was offered in the place of `shared`: whoever shares something anew wants what it is now
+    /// to be had, as they want it now, and nothing else.
+    async fn supersede(&self, shared: &Shared, gone: Vec<Shared>) {
+        for old in &gone {
+            // When it does not answer now, the next announcement says it.
+            let _ = self.take_back(old.file.clone()).await;
         }
+        let other_copies = gone.into_iter().filter(|old| old.real != shared.real);
+        self.discard_copies(other_copies).await;
     }
 
     /// Removes the locked copies of what is shared no longer.
@@ -144,7 +130,8 @@ impl Keeper {
         self.discard_copies(self.shares.list()).await;
     }
 
-    async fn take(&self, subject: Subject) -> Result<Shared, ShareError> {
+    /// The `copy` stays as soon as it is offered.
+    async fn take(&self, subject: Subject, copy: Option<LockedCopy>) -> Result<Shared, ShareError> {
         let (path, own) = (subject.path().to_owned(), subject.clone());
         let looking = spawn_blocking(move || Shares::unhashed(&own).map(drop));
         looking.await.unwrap_or(Ok(())).map_err(|reason| {
@@ -157,15 +144,42 @@ impl Keeper {
         }
         // Until the id can be found: there is no moment in which nothing of it can.
         let _named = self.name_unhashed(subject.clone());
-        let shared = match self.shares.take(subject).await {
-            Ok(shared) => shared,
+        let readers = subject.readers().clone();
+        let Taken { shared, gone } = match self.shares.take(subject).await {
+            Ok(taken) => taken,
             Err(error) => {
                 self.unwatch_unwanted([path]).await;
                 return Err(error);
             }
         };
+        copy.into_iter().for_each(LockedCopy::keep);
+        self.tell_other_readers(&shared, &readers);
+        // Whether the new one can be published or not.
+        self.supersede(&shared, gone).await;
         self.publish(&shared.file).await?;
         Ok(shared)
+    }
+
+    /// Says that it is not for those for whom it was shared, because of another place where the same is shared.
+    fn tell_other_readers(&self, shared: &Shared, asked: &Readers) {
+        let (Some(names), true) = (shared.readers.names(), shared.readers != *asked) else {
+            return;
+        };
+        let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+        let others = self.background.kept.others(shared);
+        let other = others.first().map(|path| path.to_string_lossy());
+        self.tell(Event::Warning {
+            text: format!(
+                "{} is shared from {} too, and not for everybody: from both places it is for {}",
+                shared.file.shown_name(),
+                safe(&other.unwrap_or_default()),
+                if names.is_empty() {
+                    "nobody".to_owned()
+                } else {
+                    names.join(", ")
+                },
+            ),
+        });
     }
 
     /// Tells the name of what is going to be hashed, unless that is done soon: of an id nobody hears before it is
@@ -229,7 +243,10 @@ impl Keeper {
         let adopting = spawn_blocking(move || shares.adopt(&own, file, tree.into(), readers));
         match adopting.await {
             // When it does not answer now, the next announcement says it.
-            Ok(Ok(shared)) => drop(self.publish(&shared.file).await),
+            Ok(Ok(Taken { shared, gone })) => {
+                self.supersede(&shared, gone).await;
+                let _ = self.publish(&shared.file).await;
+            }
             _ => self.unwatch_unwanted([path.to_owned()]).await,
         }
     }
@@ -240,7 +257,7 @@ impl Keeper {
         if !self.lies_here(file).await {
             // When it cannot be read, it is no share; when the tracker does not answer, it is announced later.
             let subject = Subject::Downloaded(path.to_owned(), file.name.clone(), readers);
-            let _ = self.take(subject).await;
+            let _ = self.take(subject, None).await;
         }
     }
 
@@ -388,7 +405,12 @@ impl Keeper {
         }
         let (mut publishing, mut shares, mut deleted) = (JoinSet::new(), 0, Vec::new());
         for shared in wanted {
-            if !self.background.kept.is_wanted(&shared) {
+            // It may have been shared anew since the start, for others, locked, or not at all.
+            let Some(shared) = self.background.kept.now(&shared) else {
+                continue;
+            };
+            if !self.shares.at(&shared.path, &shared.file.name).is_empty() {
+                self.background.kept.set_read(&shared);
                 continue;
             }
             let subject = Subject::Before(shared.clone());
@@ -398,11 +420,10 @@ impl Keeper {
             let named = self.name_unhashed(subject.clone());
             match self.shares.prepare(subject).await {
                 Ok(entry) => {
-                    let offered = entry.shared().clone();
-                    if self.shares.replace(&[], entry).is_none() {
-                        continue;
-                    }
+                    let taken = self.shares.replace(entry);
                     self.background.kept.set_read(&shared);
+                    let Some(taken) = taken else { continue };
+                    let offered = taken.shared;
                     shares += usize::from(offered.readers != Readers::Nobody);
                     if publishing.len() >= MAX_PUBLISHING {
                         let _ = publishing.join_next().await;
@@ -410,6 +431,7 @@ impl Keeper {
                     let own = self.clone();
                     // When it does not answer now, the next announcement says it.
                     publishing.spawn(async move {
+                        own.supersede(&offered, taken.gone).await;
                         let _ = own.publish(&offered.file).await;
                         drop(named);
                     });
@@ -473,13 +495,17 @@ impl Keeper {
 
     /// Offers what lies at `path` as it is now.
     async fn refresh(&self, path: &Path) {
-        let mut wanted = self.background.kept.at(path);
+        let wanted = self.background.kept.at(path);
         // What happens to a file does not happen to its locked copy.
-        wanted.retain(|shared| !shared.is_locked_copy());
-        if !wanted.is_empty() {
+        if wanted.iter().any(|shared| !shared.is_locked_copy()) {
             self.watch(path).await;
         }
         for shared in wanted {
+            // It may have been shared anew while others were looked at.
+            let shared = self.background.kept.now(&shared);
+            let Some(shared) = shared.filter(|shared| !shared.is_locked_copy()) else {
+                continue;
+            };
             let before = self.shares.at(path, &shared.file.name);
             let changed = self.changed_files(&before).await;
             let is_download = |entry: &Arc<Entry>| entry.is_adopted();
@@ -522,14 +548,11 @@ impl Keeper {
     }
 
     async fn offer(&self, before: &[Arc<Entry>], entry: Entry) {
-        let shared = entry.shared().clone();
-        let was_offered = before.iter().any(|old| old.shared().file == shared.file);
-        let Some(gone) = self.shares.replace(before, entry) else {
+        let Some(Taken { shared, gone }) = self.shares.replace(entry) else {
             return;
         };
-        for old in gone {
-            let _ = self.take_back(old.file).await;
-        }
+        let was_offered = before.iter().any(|old| old.shared().file == shared.file);
+        self.supersede(&shared, gone).await;
         // It may have been taken out for a moment: the tracker is told what holds, if it does not know.
         let published = self.publish(&shared.file).await;
         if let Err(error) = published {
@@ -562,6 +585,7 @@ async fn is_deleted_download(shared: &Shared) -> bool {
 mod tests {
     use super::super::database::Memory;
     use super::*;
+    use crate::wire::control::PublicationKind;
     use crate::wire::id::ContentId;
 
     fn keeper(control: Control) -> Keeper {
@@ -607,6 +631,68 @@ mod tests {
         drop(keeper);
         let withdrawn = answering.await.unwrap().into_iter().filter(|told| !told.0);
         assert_eq!(withdrawn.count(), 1, "only with the last one");
+    }
+
+    /// Hears what is told the tracker, which answers all but this kind.
+    fn deaf_to(
+        kind: PublicationKind,
+        mut told: mpsc::UnboundedReceiver<(bool, Publication, oneshot::Sender<()>)>,
+    ) -> tokio::task::JoinHandle<Vec<(bool, Publication)>> {
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Some((is_here, file, answer)) = told.recv().await {
+                if file.kind != kind {
+                    answer.send(()).unwrap();
+                }
+                all.push((is_here, file));
+            }
+            all
+        })
+    }
+
+    #[tokio::test]
+    async fn the_plain_file_is_gone_as_soon_as_it_is_locked_whatever_the_tracker_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "bytes").unwrap();
+        let (control, told) = Control::of_a_test();
+        let (keeper, told) = (keeper(control), deaf_to(PublicationKind::LockedFile, told));
+        let plain = keeper.share(&path, None, Readers::Everybody).await.unwrap();
+        let password = crate::wire::password::Password::parse("open sesame").unwrap();
+        let copy = keeper.locker.make(&path, password).await.unwrap();
+        let lies = copy.path().to_owned();
+        let locked = keeper.share_locked(&path, None, Readers::Everybody, copy);
+        assert!(matches!(locked.await, Err(ShareError::Request(_))));
+        let offered = keeper.shares.list();
+        assert_eq!((offered.len(), &offered[0].real), (1, &lies));
+        assert!(lies.exists());
+
+        // The other way round, too; the copy is not needed any more.
+        keeper.share(&path, None, Readers::Everybody).await.unwrap();
+        assert_eq!(keeper.shares.list(), std::slice::from_ref(&plain));
+        assert!(!lies.exists());
+        drop(keeper);
+        let told = told.await.unwrap();
+        assert!(told.contains(&(false, plain.file)));
+        assert!(told.contains(&(false, offered[0].file.clone())));
+    }
+
+    #[tokio::test]
+    async fn what_a_folder_was_is_not_public_any_more_when_it_is_shared_anew_for_few() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        let (control, told) = Control::of_a_test();
+        let (keeper, told) = (keeper(control), deaf_to(PublicationKind::LockedFile, told));
+        let public = keeper.share(dir.path(), None, Readers::Everybody).await;
+        let public = public.unwrap();
+        std::fs::write(dir.path().join("b"), "b").unwrap();
+        let ana = (crate::wire::id::PeerId([1; 32]), "ana".parse().unwrap());
+        let readers = Readers::of([ana]).unwrap();
+        let few = keeper.share(dir.path(), None, readers).await.unwrap();
+        assert_ne!(few.file, public.file);
+        assert_eq!(keeper.shares.list(), std::slice::from_ref(&few));
+        drop(keeper);
+        assert!(told.await.unwrap().contains(&(false, public.file)));
     }
 
     /// Whoever waits for the id looks for the name.

@@ -16,6 +16,7 @@ use super::readers::Readers;
 use super::shares::{Contents, Shared};
 use crate::wire::codec;
 use crate::wire::control::Publication;
+use crate::wire::id::ContentId;
 use crate::wire::text::FileName;
 
 type Key = (FileName, PathBuf);
@@ -32,6 +33,8 @@ pub struct Kept {
 struct Wanted {
     /// As they were published last.
     shares: BTreeMap<Key, Shared>,
+    /// The same by content: what lies at several paths is one publication.
+    by_content: BTreeSet<(ContentId, Key)>,
     /// Not written yet.
     changed: BTreeSet<Key>,
     /// What the next start does not share again, each with the mark of who said so last.
@@ -70,7 +73,9 @@ impl Kept {
         for shared in loaded {
             let key = key_of(&shared);
             wanted.unread.insert(key.clone());
-            wanted.shares.entry(key).or_insert(shared);
+            if !wanted.shares.contains_key(&key) {
+                wanted.insert(shared);
+            }
         }
     }
 
@@ -90,12 +95,40 @@ impl Kept {
         self.wanted().unread.remove(&key_of(shared));
     }
 
-    /// Shares it at the next start too, from the next [`Self::flush`] on.
-    pub fn add(&self, shared: &Shared) {
+    /// Shares it at the next start too, from the next [`Self::flush`] on; returns what was shared of its path
+    /// under its name before.
+    pub fn add(&self, shared: &Shared) -> Option<Shared> {
         let mut wanted = self.wanted();
-        let key = key_of(shared);
-        let before = wanted.shares.insert(key.clone(), shared.clone());
-        if before.is_none_or(|before| Record::of(&before) != Record::of(shared)) {
+        let before = wanted.insert(shared.clone());
+        let is_same = |before: &Shared| Record::of(before) == Record::of(shared);
+        if !before.as_ref().is_some_and(is_same) {
+            wanted.changed.insert(key_of(shared));
+        }
+        before
+    }
+
+    /// What shall be shared now of its path under its name.
+    #[must_use]
+    pub fn now(&self, shared: &Shared) -> Option<Shared> {
+        self.wanted().shares.get(&key_of(shared)).cloned()
+    }
+
+    /// For whom this name and content are, from wherever they are shared: see [`Readers::of_all`].
+    #[must_use]
+    pub fn readers_of(&self, file: &Publication) -> Readers {
+        let wanted = self.wanted();
+        Readers::of_all(wanted.same(file).map(|shared| &shared.readers))
+    }
+
+    /// Forgets where else the same lies that was downloaded for us alone: somebody has decided whom it is for.
+    pub fn decide(&self, shared: &Shared) {
+        let mut wanted = self.wanted();
+        let same = wanted.same(&shared.file);
+        let own = same.filter(|other| other.path != shared.path);
+        let own = own.filter(|other| other.readers == Readers::Nobody);
+        let own: Vec<_> = own.map(key_of).collect();
+        for key in own {
+            wanted.remove(&key);
             wanted.changed.insert(key);
         }
     }
@@ -130,9 +163,11 @@ impl Kept {
     /// Forgets what is selected; returns it.
     pub fn remove(&self, selects: impl Fn(&Shared) -> bool) -> Vec<Shared> {
         let mut wanted = self.wanted();
-        let gone = wanted.shares.extract_if(.., |_, shared| selects(shared));
-        let gone: Vec<Shared> = gone.map(|(_, shared)| shared).collect();
-        for key in gone.iter().map(key_of) {
+        let selected = wanted.shares.values().filter(|shared| selects(shared));
+        let keys: Vec<_> = selected.map(key_of).collect();
+        let mut gone = Vec::new();
+        for key in keys {
+            gone.extend(wanted.remove(&key));
             wanted.passing.remove(&key);
             wanted.changed.insert(key);
         }
@@ -160,12 +195,6 @@ impl Kept {
             .filter(|other| other.file == shared.file);
         let others = same.filter(|other| other.path != shared.path);
         others.map(|other| other.path.clone()).collect()
-    }
-
-    /// Shall it be shared?
-    #[must_use]
-    pub fn is_wanted(&self, shared: &Shared) -> bool {
-        self.wanted().shares.contains_key(&key_of(shared))
     }
 
     /// Writes what changed, in one step. Blocking.
@@ -203,6 +232,31 @@ impl Kept {
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wanted {
+    fn insert(&mut self, shared: Shared) -> Option<Shared> {
+        let key = key_of(&shared);
+        let before = self.remove(&key);
+        self.by_content.insert((shared.file.content, key.clone()));
+        self.shares.insert(key, shared);
+        before
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Shared> {
+        let gone = self.shares.remove(key)?;
+        self.by_content.remove(&(gone.file.content, key.clone()));
+        Some(gone)
+    }
+
+    /// All that has this name and content.
+    fn same(&self, file: &Publication) -> impl Iterator<Item = &Shared> {
+        let first = (file.content, (file.name.clone(), PathBuf::new()));
+        let same = self.by_content.range(first..);
+        let same =
+            same.take_while(|(content, (name, _))| *content == file.content && *name == file.name);
+        same.filter_map(|(_, key)| self.shares.get(key))
     }
 }
 
@@ -316,7 +370,8 @@ mod tests {
         assert_eq!(second.unread(), [all[0].clone(), all[2].clone()]);
         second.set_read(&all[0]);
         assert_eq!(second.unread(), [all[2].clone()]);
-        assert!(second.is_wanted(&all[0]) && !second.is_wanted(&all[1]));
+        assert_eq!(second.now(&all[0]), Some(all[0].clone()));
+        assert_eq!(second.now(&all[1]), None);
         assert_eq!(second.at(&all[2].path), [all[2].clone()]);
     }
 
@@ -330,7 +385,7 @@ mod tests {
         }
         first.flush();
         let marks = all.each_ref().map(|shared| first.pass(shared));
-        assert!(first.is_wanted(&all[0]), "for now");
+        assert!(first.now(&all[0]).is_some(), "for now");
         first.stay(&all[1]);
         first.flush();
         assert!(first.is_passing(&all[0], marks[0]) && !first.is_passing(&all[1], marks[1]));

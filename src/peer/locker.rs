@@ -19,9 +19,11 @@ use super::hashing::{Stamp, explain, open_plain};
 use super::shares::Shared;
 use super::store::check_space;
 use super::unlock::Waited;
+use super::walk::KEYS;
 use crate::crypto::lock::{LockError, seal, sealed_len};
 use crate::crypto::random::{OsRandom, random_bytes};
 use crate::disk;
+use crate::keyfile::holds_keys;
 use crate::wire::password::Password;
 
 /// Where copies lie, in the state directory.
@@ -118,6 +120,9 @@ impl Locker {
         let real = path.canonicalize().map_err(|error| explain(&error))?;
         if real.is_dir() {
             return Err("a folder cannot be locked; lock its files, or pack it before".to_owned());
+        }
+        if real.parent().is_some_and(holds_keys) {
+            return Err(KEYS.to_owned());
         }
         let file = open_plain(&real).map_err(|error| explain(&error))?;
         let found = file.metadata().map_err(|error| explain(&error))?;
@@ -295,6 +300,22 @@ mod tests {
         }
         locker.clean(&[]);
         assert!(held.path().exists() && other.exists() && !orphan.exists());
+    }
+
+    #[test]
+    fn nothing_is_locked_that_lies_where_keys_are() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = state.path().join("link");
+        for name in ["identity.key", "x"] {
+            std::fs::write(dir.path().join(name), "secret").unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("identity.key"), &link).unwrap();
+        let (locker, waiting) = (Locker::new(Some(state.path())), CancellationToken::new());
+        for path in [dir.path().join("identity.key"), dir.path().join("x"), link] {
+            let refused = locker.lock(&path, &password(), &waiting).unwrap_err();
+            assert_eq!(refused, KEYS);
+        }
+        assert!(!state.path().join(DIR).exists(), "nothing was sealed");
     }
 
     #[test]

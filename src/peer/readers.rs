@@ -39,6 +39,30 @@ impl Readers {
             .then_some(Self::Chosen(people))
     }
 
+    /// Whom something is for that is shared from several places under one name, each time for these. Wherever it
+    /// was shared for chosen people, it is for all of those and nobody else; what came for us alone does not
+    /// become everybody's. No order counts, so that it is the same after each change and each start.
+    #[must_use]
+    pub fn of_all<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut chosen = BTreeMap::new();
+        let (mut is_open, mut is_ours) = (false, false);
+        for readers in all {
+            match readers {
+                Self::Everybody => is_open = true,
+                Self::Nobody => is_ours = true,
+                Self::Chosen(people) => chosen.extend(people.clone()),
+            }
+        }
+        while chosen.len() > MAX_AUDIENCE {
+            chosen.pop_last();
+        }
+        match Self::of(chosen) {
+            Some(chosen) => chosen,
+            None if is_open && !is_ours => Self::Everybody,
+            None => Self::Nobody,
+        }
+    }
+
     /// Is it for `reader`?
     #[must_use]
     pub fn has(&self, reader: Reader) -> bool {
@@ -111,6 +135,20 @@ mod tests {
         assert!(asks(&Readers::Everybody, 3) && Readers::Nobody.audience().is_none());
         assert_eq!(Readers::of([]), None);
         assert_eq!(Readers::of((0..17).map(person)), None);
+    }
+
+    #[test]
+    fn what_is_shared_from_several_places_is_for_the_chosen_only() {
+        let chosen = |numbers: std::ops::Range<u8>| Readers::of(numbers.map(person)).unwrap();
+        let of_all = |all: &[&Readers]| Readers::of_all(all.iter().copied());
+        let (all, own) = (Readers::Everybody, Readers::Nobody);
+        let (one, two) = (chosen(1..2), chosen(2..3));
+        assert_eq!(of_all(&[&all, &all]), all);
+        assert_eq!(of_all(&[&all, &one, &all]), one);
+        assert_eq!(of_all(&[&one, &all, &two]), chosen(1..3));
+        assert_eq!(of_all(&[&own, &one]), one);
+        assert_eq!((of_all(&[&all, &own]), of_all(&[])), (own.clone(), own));
+        assert_eq!(of_all(&[&chosen(0..10), &chosen(10..20)]), chosen(0..16));
     }
 
     #[test]

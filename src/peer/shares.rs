@@ -95,6 +95,15 @@ pub struct Withdrawn {
     pub reason: String,
 }
 
+/// A share that is offered now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What it is, and for whom.
+    pub shared: Shared,
+    /// What was offered in its place, or shall now be published for others.
+    pub gone: Vec<Shared>,
+}
+
 /// All shares of a peer; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shares(Arc<Inner>);
@@ -180,22 +189,51 @@ impl Shares {
     /// # Errors
     /// When it is neither, cannot be read, or changes meanwhile.
     pub async fn add(&self, path: &Path, name: Option<FileName>) -> Result<Shared, ShareError> {
-        self.take(Subject::Named(path.to_owned(), name, Readers::Everybody))
-            .await
+        let subject = Subject::Named(path.to_owned(), name, Readers::Everybody);
+        self.take(subject).await.map(|taken| taken.shared)
     }
 
-    /// Hashes and offers it.
+    /// Hashes and offers it, in the place of all that is offered of its path under its name.
     ///
     /// # Errors
     /// As [`Self::add`].
-    pub async fn take(&self, subject: Subject) -> Result<Shared, ShareError> {
+    pub async fn take(&self, subject: Subject) -> Result<Taken, ShareError> {
         if let Ok(path) = std::path::absolute(subject.path()) {
             self.told().remove(&path);
         }
-        let entry = Arc::new(self.prepare(subject).await?);
-        self.0.background.kept.add(&entry.shared);
-        self.offers().insert(Arc::clone(&entry));
-        Ok(entry.shared.clone())
+        let is_decision = matches!(subject, Subject::Named(..) | Subject::Locked { .. });
+        let entry = self.prepare(subject).await?;
+        let mut offers = self.offers();
+        if is_decision {
+            self.0.background.kept.decide(&entry.shared);
+        }
+        Ok(self.put(&mut offers, entry))
+    }
+
+    fn put(&self, offers: &mut Offers, entry: Entry) -> Taken {
+        let kept = &self.0.background.kept;
+        let before = kept.add(&entry.shared);
+        let (key, entry) = (entry.key(), Arc::new(entry));
+        let shared = &entry.shared;
+        let same_name = offers.named(&shared.file.name);
+        let others = same_name.filter(|old| old.shared.path == shared.path && old.key() != key);
+        let others: Vec<_> = others.cloned().collect();
+        let mut gone = Vec::new();
+        for old in others {
+            offers.remove(&old);
+            self.look_at_others(&old.shared);
+            gone.push(old.shared.clone());
+        }
+        offers.insert(Arc::clone(&entry));
+        gone.extend(before.filter(|old| {
+            let old_key = (old.file.name.clone(), old.file.content);
+            // It may be for others now that it is not shared from here.
+            let is_elsewhere = old_key != key && offers.entries.contains_key(&old_key);
+            is_elsewhere || old.is_locked_copy() && old.real != shared.real
+        }));
+        let mut shared = shared.clone();
+        shared.readers = kept.readers_of(&shared.file);
+        Taken { shared, gone }
     }
 
     /// Offers the file at `path` to `readers`. Its hashes are known: it was verified piece by piece as it came.
@@ -209,7 +247,7 @@ impl Shares {
         file: Publication,
         tree: Arc<Tree>,
         readers: Readers,
-    ) -> Result<Shared, ShareError> {
+    ) -> Result<Taken, ShareError> {
         let fail = |error: std::io::Error| ShareError::Local {
             path: path.to_owned(),
             reason: explain(&error),
@@ -228,10 +266,7 @@ impl Shares {
         entry.is_adopted = true;
         entry.shared.is_download = true;
         entry.shared.readers = readers;
-        let shared = entry.shared.clone();
-        self.0.background.kept.add(&shared);
-        self.offers().insert(Arc::new(entry));
-        Ok(shared)
+        Ok(self.put(&mut self.offers(), entry))
     }
 
     /// Is this offered, and does it still lie where it was? Blocking.
@@ -248,28 +283,34 @@ impl Shares {
         let key = (file.name.clone(), file.content);
         let offers = self.offers();
         let entry = offers.entries.get(&key)?;
-        entry.shared.readers.audience()
+        self.readers_of(entry).audience()
     }
 
-    /// Offers what was prepared, in the place of `before`; says which of those were taken back. Nothing
-    /// happens when nobody wants it any more.
-    pub fn replace(&self, before: &[Arc<Entry>], entry: Entry) -> Option<Vec<Shared>> {
-        let kept = &self.0.background.kept;
+    /// From wherever else it is shared, whether that is offered or not.
+    fn readers_of(&self, entry: &Entry) -> Readers {
+        self.0.background.kept.readers_of(&entry.shared.file)
+    }
+
+    /// May `reader` have it?
+    fn is_for(&self, place: &Place, reader: Reader) -> bool {
+        self.readers_of(&place.entry).has(reader)
+    }
+
+    /// Offers what was prepared of something that was shared before, for whom that is now. Nothing happens when
+    /// nobody wants it any more, or something else in its place: it was decided upon after this was begun.
+    #[must_use]
+    pub fn replace(&self, mut entry: Entry) -> Option<Taken> {
         let mut offers = self.offers();
-        if !kept.is_wanted(&entry.shared) {
+        let now = self.0.background.kept.now(&entry.shared)?;
+        let shared = &mut entry.shared;
+        let is_same_subject = now.real == shared.real
+            && now.file.kind == shared.file.kind
+            && now.is_download == shared.is_download;
+        if !is_same_subject {
             return None;
         }
-        kept.add(&entry.shared);
-        let entry = Arc::new(entry);
-        let mut gone = Vec::new();
-        for old in before {
-            let is_other = old.key() != entry.key();
-            if offers.remove(old) && is_other {
-                gone.push(old.shared.clone());
-            }
-        }
-        offers.insert(entry);
-        Some(gone)
+        shared.readers = now.readers;
+        Some(self.put(&mut offers, entry))
     }
 
     /// Offers it no longer; was it offered? It is shared again when it is back.
@@ -292,10 +333,8 @@ impl Shares {
     #[must_use]
     pub fn at(&self, path: &Path, name: &FileName) -> Vec<Arc<Entry>> {
         let offers = self.offers();
-        let entries = offers.entries.values().filter(|entry| {
-            let shared = &entry.shared;
-            shared.path == path && shared.file.name == *name
-        });
+        let entries = offers.named(name);
+        let entries = entries.filter(|entry| entry.shared.path == path);
         entries.cloned().collect()
     }
 
@@ -333,7 +372,10 @@ impl Shares {
         self.offers()
             .entries
             .values()
-            .map(|entry| entry.shared.clone())
+            .map(|entry| Shared {
+                readers: self.readers_of(entry),
+                ..entry.shared.clone()
+            })
             .collect()
     }
 
@@ -371,7 +413,7 @@ impl Shares {
     pub fn open(&self, content: &ContentId, reader: Reader) -> Option<Serving> {
         let places = self.offers().places.get(content).cloned();
         let places = places.into_iter().flatten();
-        let mut places = places.filter(|place| place.is_for(reader));
+        let mut places = places.filter(|place| self.is_for(place, reader));
         places.find_map(|place| {
             let file = match place.local() {
                 None => None,

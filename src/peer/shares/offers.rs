@@ -9,7 +9,7 @@ use super::{Contents, Shared};
 use crate::crypto::content::{Tree, hash_piece};
 use crate::peer::bundle::Unfolded;
 use crate::peer::hashing::{Hashed, Stamp};
-use crate::peer::readers::{Reader, Readers};
+use crate::peer::readers::Readers;
 use crate::wire::control::Publication;
 use crate::wire::id::ContentId;
 use crate::wire::pieces::Layout;
@@ -112,11 +112,6 @@ impl Entry {
 }
 
 impl Place {
-    /// May `reader` have it?
-    pub(super) fn is_for(&self, reader: Reader) -> bool {
-        self.entry.shared.readers.has(reader)
-    }
-
     pub(super) fn tree(&self) -> Option<&Arc<Tree>> {
         match self.file {
             Some(index) => self.entry.files.get(index).map(|local| &local.hashed.tree),
@@ -172,6 +167,14 @@ impl Offers {
     pub(super) fn is_here(&self, entry: &Arc<Entry>) -> bool {
         let here = self.entries.get(&entry.key());
         here.is_some_and(|other| Arc::ptr_eq(other, entry))
+    }
+
+    /// What is offered under `name`.
+    pub(super) fn named(&self, name: &FileName) -> impl Iterator<Item = &Arc<Entry>> {
+        let first = (name.clone(), ContentId([0; 32]));
+        let entries = self.entries.range(first..);
+        let entries = entries.take_while(move |((other, _), _)| other == name);
+        entries.map(|(_, entry)| entry)
     }
 
     fn forget_places(&mut self, entry: &Arc<Entry>) {

@@ -261,7 +261,10 @@ fn look(subject: &Subject) -> Result<Seen, String> {
     } else {
         real.parent()
     };
-    if home.is_some_and(holds_keys) {
+    // A locked copy lies elsewhere than what it was made of, which may be gone since.
+    let origin = subject.copy().and_then(|_| path.canonicalize().ok());
+    let origin = origin.as_deref().and_then(Path::parent);
+    if home.into_iter().chain(origin).any(holds_keys) {
         return Err(KEYS.to_owned());
     }
     Ok(Seen {

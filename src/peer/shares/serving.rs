@@ -88,7 +88,7 @@ impl Serving {
         // Of the same folder there may be a newer listing: what matters is that somebody offers it.
         let offers = self.shares.offers();
         let mut places = offers.places.get(&self.tree.id()).into_iter().flatten();
-        let is_offered = places.any(|place| place.is_for(self.reader));
+        let is_offered = places.any(|place| self.shares.is_for(place, self.reader));
         is_offered.then_some(()).ok_or(Gone)
     }
 }

@@ -187,11 +187,10 @@ async fn a_changed_file_of_a_folder_is_not_served_and_the_folder_is_looked_at_ag
     );
     assert!(withdrawn.try_recv().is_err(), "the folder is still there");
     assert_eq!(background.changes.next().await, path);
-    let before = shares.at(&path, &shared.file.name);
     let read = shares.read_bytes();
     let entry = shares.prepare(Subject::Before(shared.clone()));
-    let gone = shares.replace(&before, entry.await.unwrap()).unwrap();
-    assert_eq!(gone, std::slice::from_ref(&shared));
+    let taken = shares.replace(entry.await.unwrap()).unwrap();
+    assert_eq!(taken.gone, std::slice::from_ref(&shared));
     assert!(shares.read_bytes() > read);
     let now = shares.list();
     assert_eq!(now.len(), 1);
@@ -312,7 +311,7 @@ async fn what_is_still_to_be_read_is_listed_without_an_id() {
             .await
             .unwrap();
         shares.remove(|other| other.file.name.as_str() == "talks");
-        if shares.replace(&[], entry).is_some() {
+        if shares.replace(entry).is_some() {
             second.kept.set_read(&shared);
         }
     }
@@ -328,8 +327,147 @@ async fn what_nobody_wants_any_more_is_not_offered_when_it_is_ready() {
     let shared = share(&shares, &path).await;
     let entry = shares.prepare(Subject::Before(shared)).await.unwrap();
     shares.remove(|_| true);
-    assert_eq!(shares.replace(&[], entry), None);
+    assert_eq!(shares.replace(entry), None);
     assert!(shares.list().is_empty());
+}
+
+fn ana() -> Readers {
+    Readers::of([(ANA, "ana".parse().unwrap())]).unwrap()
+}
+
+const ANA: crate::wire::id::PeerId = crate::wire::id::PeerId([1; 32]);
+const STRANGER: Reader = Reader::Peer(crate::wire::id::PeerId([9; 32]));
+
+/// A large file takes long to be read; people decide meanwhile.
+#[tokio::test]
+async fn what_was_decided_while_a_file_was_read_again_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("x"), dir.path().join("copy"));
+    std::fs::write(&path, "plain").unwrap();
+    std::fs::write(&copy, "sealed").unwrap();
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let public = share(&shares, &path).await;
+    let prepare = || shares.prepare(Subject::Before(public.clone()));
+    let (first, second) = (prepare().await.unwrap(), prepare().await.unwrap());
+
+    let named = Subject::Named(path.clone(), None, ana());
+    let restricted = shares.take(named).await.unwrap().shared;
+    assert_eq!(shares.replace(first).unwrap().shared, restricted);
+    assert_eq!(shares.list(), std::slice::from_ref(&restricted));
+    assert_eq!(shares.audience_of(&public.file), ana().audience());
+    assert!(shares.open(&public.file.content, STRANGER).is_none());
+    let reader = Reader::Peer(ANA);
+    assert!(shares.open(&public.file.content, reader).is_some());
+
+    let locked = Subject::Locked {
+        path: path.clone(),
+        name: None,
+        copy,
+        readers: Readers::Everybody,
+    };
+    let locked = shares.take(locked).await.unwrap();
+    assert_eq!(locked.gone, [restricted]);
+    assert_eq!(shares.replace(second), None);
+    assert_eq!(shares.list(), [locked.shared]);
+    assert!(shares.open(&public.file.content, Reader::Own).is_none());
+}
+
+#[tokio::test]
+async fn one_file_at_two_paths_has_one_audience_live_and_after_a_change_and_a_start() {
+    for public_first in [true, false] {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let background = || {
+            let (events, _) = mpsc::channel(1);
+            let memory = crate::peer::database::Memory::new(Some(state.path().to_owned()), events);
+            Background {
+                kept: Kept::new(memory),
+                ..Background::default()
+            }
+        };
+        let path = |place: &str| dir.path().join(place).join("x");
+        for place in ["a", "b"] {
+            std::fs::create_dir(dir.path().join(place)).unwrap();
+            std::fs::write(path(place), "same").unwrap();
+        }
+        let first = background();
+        let (shares, _withdrawn) = Shares::new(first.clone());
+        let take = |place: &str, readers| shares.take(Subject::Named(path(place), None, readers));
+        let mut all = [("a", Readers::Everybody), ("b", ana())];
+        if !public_first {
+            all.reverse();
+        }
+        for (place, readers) in all {
+            take(place, readers).await.unwrap();
+        }
+        let is_for_ana = |shares: &Shares| {
+            let shared = shares.list().pop().unwrap();
+            assert_eq!(shared.readers, ana());
+            assert_eq!(shares.audience_of(&shared.file), ana().audience());
+            assert!(shares.open(&shared.file.content, STRANGER).is_none());
+            shared
+        };
+        is_for_ana(&shares);
+        for place in ["a", "b", "a"] {
+            let old = first.kept.at(&path(place)).pop().unwrap();
+            let entry = shares.prepare(Subject::Before(old)).await.unwrap();
+            shares.replace(entry).unwrap();
+            is_for_ana(&shares);
+        }
+        first.kept.flush();
+        drop((shares, first));
+
+        let second = background();
+        let (shares, _withdrawn) = Shares::new(second.clone());
+        second.kept.load();
+        for old in second.kept.unread() {
+            let entry = shares.prepare(Subject::Before(old)).await.unwrap();
+            shares.replace(entry).unwrap();
+            is_for_ana(&shares);
+        }
+        // Each place has its own readers, as soon as the same does not lie there any more.
+        std::fs::write(path("b"), "another").unwrap();
+        let old = second.kept.at(&path("b")).pop().unwrap();
+        let entry = shares.prepare(Subject::Before(old.clone())).await.unwrap();
+        let taken = shares.replace(entry).unwrap();
+        assert_eq!(taken.shared.readers, ana());
+        assert_eq!(second.kept.at(&path("a"))[0].readers, Readers::Everybody);
+        assert!(taken.gone.iter().any(|gone| gone.file == old.file));
+    }
+}
+
+#[tokio::test]
+async fn what_was_had_for_oneself_does_not_keep_from_sharing_the_same_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, shown) = (dir.path().join("x"), dir.path().join("shown"));
+    for path in [&own, &shown] {
+        std::fs::write(path, "same").unwrap();
+    }
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let name: FileName = "x".parse().unwrap();
+    let had = Subject::Downloaded(own, name.clone(), Readers::Nobody);
+    let had = shares.take(had).await.unwrap().shared;
+    assert_eq!(shares.audience_of(&had.file), None);
+    let named = shares.add(&shown, Some(name)).await.unwrap();
+    assert_eq!(named.readers, Readers::Everybody);
+    assert!(shares.open(&named.file.content, STRANGER).is_some());
+}
+
+#[tokio::test]
+async fn a_locked_copy_of_what_lies_with_keys_is_not_shared() {
+    let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (path, copy) = (dir.path().join("identity.key"), copies.path().join("copy"));
+    for path in [&path, &copy] {
+        std::fs::write(path, "x").unwrap();
+    }
+    let (shares, _withdrawn) = Shares::new(Background::default());
+    let locked = Subject::Locked {
+        path,
+        name: None,
+        copy,
+        readers: Readers::Everybody,
+    };
+    let refused = shares.take(locked).await.unwrap_err().to_string();
+    assert!(refused.contains("keys"), "{refused}");
 }
 
 #[tokio::test]
