@@ -205,8 +205,7 @@ impl Neighbours {
             Dialed::Failed => self.dials.failed(now, at.ip()),
             Dialed::OtherPassphrase => {
                 neighbour.mark_wrong(at);
-                self.dials.failed(now, at.ip());
-                let guessed = self.dials.guessed(now);
+                let guessed = self.dials.guessed(now, at.ip());
                 if guessed.is_news {
                     self.events.push_back(Event::OtherPassphrase(at.ip()));
                 }

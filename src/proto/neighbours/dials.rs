@@ -8,9 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// An address whose dial failed is not dialled for so long; twice as long each time.
-const FIRST_WAIT: Duration = Duration::from_secs(30);
-const MAX_DOUBLINGS: u32 = 7;
+/// An address where nobody answered is not dialled for so long; twice as long each time. The first is short: a
+/// network that is just coming up loses a dial or two.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The same, where the passphrase was another one.
+const FIRST_WAIT_WRONG: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(64 * 60);
 /// So many wrong passphrases …
 const MAX_GUESSES: usize = 5;
 /// … within this time …
@@ -57,8 +60,12 @@ impl Dials {
         !rests && (!is_paused || self.vouched.contains(&ip))
     }
 
-    /// A dial of this address came to nothing.
+    /// Nobody answers at this address, or nobody who lets us in.
     pub(super) fn failed(&mut self, now: Instant, ip: IpAddr) {
+        self.rest(now, ip, FIRST_WAIT);
+    }
+
+    fn rest(&mut self, now: Instant, ip: IpAddr, first: Duration) {
         let ip = ip.to_canonical();
         if self.failed.len() >= MAX_ADDRESSES && !self.failed.contains_key(&ip) {
             self.make_room(now);
@@ -67,8 +74,9 @@ impl Dials {
             times: 0,
             until: now,
         });
-        failed.until = now + FIRST_WAIT * 2_u32.pow(failed.times.min(MAX_DOUBLINGS));
-        failed.times += 1;
+        let wait = first.saturating_mul(2_u32.saturating_pow(failed.times));
+        failed.until = now + wait.min(MAX_WAIT);
+        failed.times = failed.times.saturating_add(1);
     }
 
     /// Those whose wait is over first; if nobody's is, whoever waits shortest.
@@ -87,8 +95,9 @@ impl Dials {
         self.failed.remove(&ip.to_canonical());
     }
 
-    /// Somebody answered with another passphrase.
-    pub(super) fn guessed(&mut self, now: Instant) -> Guessed {
+    /// Somebody answered there with another passphrase.
+    pub(super) fn guessed(&mut self, now: Instant, ip: IpAddr) -> Guessed {
+        self.rest(now, ip, FIRST_WAIT_WRONG);
         while let Some(first) = self.guesses.front()
             && now >= *first + GUESS_WINDOW
         {
