@@ -98,17 +98,6 @@ impl Executor {
         Ok(())
     }
 
-    /// Whoever has this key neither talks with us any more nor waits for an answer.
-    pub(super) async fn turn_out(&self, key: PeerId) -> Result<(), Failure> {
-        for talk in self.peer.talks().iter().filter(|talk| talk.key == key) {
-            self.peer.disconnect(Some(&talk.user));
-        }
-        for question in self.peer.questions().iter().filter(|it| it.key == key) {
-            self.peer.answer(question.id, Verdict::No).await?;
-        }
-        Ok(())
-    }
-
     /// Says something to somebody, who is asked for a talk first where there is none.
     pub(super) async fn msg(
         &self,

@@ -81,11 +81,6 @@ impl Acquaintances<'_> {
         self.done("unblock", &name, key, "You do not block", "any more")
     }
 
-    fn block(&self, name: &str, key: PeerId) -> Result<(), Failure> {
-        self.people.block(key)?;
-        self.done("block", name, key, "You block", "under every name")
-    }
-
     /// What was done, in one line; what nothing keeps is said to be forgotten.
     fn done(
         &self,
@@ -196,11 +191,12 @@ impl Executor {
             }
             (None, Some(key), _) | (None, None, Some(key)) => key,
         };
+        let was_blocked = self.peer.people().regard(&user, key) == Regard::Blocked;
         block_in_place(|| self.peer.people().trust(&user, key))?;
-        let more = match print {
-            None => format!("verify {user} compares it by voice"),
-            Some(_) => String::new(),
-        };
+        let lifted = was_blocked.then(|| "and block it no longer".to_owned());
+        let advice = (print.is_none()).then(|| format!("verify {user} compares it by voice"));
+        let more: Vec<String> = lifted.into_iter().chain(advice).collect();
+        let more = more.join("; ");
         self.acquaintances()
             .done("trust", user.as_str(), key, "You trust", &more)
     }
@@ -227,8 +223,8 @@ impl Executor {
             self.peer.people().meet(user, key);
         }
         let name = shown(name.as_ref(), key);
-        block_in_place(|| acquaintances.block(&name, key))?;
-        self.turn_out(key).await
+        self.peer.block(key).await?;
+        acquaintances.done("block", &name, key, "You block", "under every name")
     }
 
     /// The one who is meant, whom something is for: by the key that the name was met with, else by the one that
@@ -387,10 +383,15 @@ impl Context {
 
 impl From<PeopleError> for Failure {
     fn from(error: PeopleError) -> Self {
-        let failure = Self::new(Class::Local, error.to_string());
+        let class = match error {
+            PeopleError::Changed(_) => Class::Refused,
+            PeopleError::Full | PeopleError::File(_) => Class::Local,
+        };
+        let failure = Self::new(class, error.to_string());
         match error {
             PeopleError::Full => failure.hint("untrust and unblock make room"),
             PeopleError::File(_) => failure,
+            PeopleError::Changed(_) => failure.hint("trust USER looks at it anew"),
         }
     }
 }

@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use data_encoding::HEXLOWER;
 
 use crate::crypto::kdf::NetworkName;
 use crate::disk::{PrivateFileError, read_private, write_private};
+use crate::proto::limiter::{Bucket, Rate};
 pub use crate::proto::talk::Regard;
 use crate::wire::id::{Fingerprint, PeerId};
 use crate::wire::text::UserName;
@@ -27,6 +29,8 @@ const HEADER: &str = "# Whom this peer knows. Change it while no peer runs, or w
 const MAX_NAMES: usize = 4096;
 /// Keys at most that are trusted or blocked. With the names they fit a private file.
 const MAX_STANDINGS: usize = 2048;
+/// New names of those who call us: whoever has many keys shall not wash out whom we met.
+const CALLER_RATE: Rate = Rate::new(20.0 / 3600.0, 20.0);
 
 /// What we think of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,9 @@ pub enum PeopleError {
     /// There is no room left for those whom a person chose.
     #[error("{MAX_STANDINGS} keys are trusted or blocked, which is as many as are kept")]
     Full,
+    /// Somebody changed his mind, or the name its key, while a person was asked.
+    #[error("{0} was blocked meanwhile, or has another key: nothing was changed")]
+    Changed(UserName),
 }
 
 /// The people of one group; cheap to clone.
@@ -84,6 +91,8 @@ struct Known {
     is_dirty: bool,
     /// Somebody is about to write.
     is_awaited: bool,
+    /// How many new names of those who call there is time for; full at first.
+    callers: Option<Bucket>,
 }
 
 #[derive(Debug, Clone)]
@@ -113,15 +122,7 @@ impl People {
     /// What we think of whoever has this name and this key now.
     #[must_use]
     pub fn regard(&self, name: &UserName, key: PeerId) -> Regard {
-        let known = self.lock();
-        let standing = known.standings.get(&key);
-        match (standing, known.names.get(&self.place(name))) {
-            (Some(Standing::Blocked), _) => Regard::Blocked,
-            (_, Some(met)) if met.key != key => Regard::OtherKey { known: met.key },
-            (Some(Standing::Trusted), _) => Regard::Trusted,
-            (_, Some(_)) => Regard::Met,
-            (_, None) => Regard::Unknown,
-        }
+        self.lock().regard(&self.place(name), key)
     }
 
     /// Remembers who was met, unless the name is known: its first key stays. Written in the background; a
@@ -131,6 +132,38 @@ impl People {
         if is_new {
             self.write_soon();
         }
+    }
+
+    /// As [`meet`](Self::meet), for somebody who called us: only so many new ones an hour are remembered.
+    pub fn meet_caller(&self, name: &UserName, key: PeerId, now: Instant) {
+        let place = self.place(name);
+        let is_new = {
+            let mut known = self.lock();
+            known.has_time_for(&place, now) && known.meet(place, name, key)
+        };
+        if is_new {
+            self.write_soon();
+        }
+    }
+
+    /// As [`trust`](Self::trust), unless the key is blocked by now, or the name has another one.
+    ///
+    /// # Errors
+    /// As `trust`; [`PeopleError::Changed`] when nothing was done for that reason.
+    pub fn trust_still(&self, name: &UserName, key: PeerId) -> Result<(), PeopleError> {
+        {
+            let mut known = self.lock();
+            let place = self.place(name);
+            if matches!(
+                known.regard(&place, key),
+                Regard::Blocked | Regard::OtherKey { .. }
+            ) {
+                return Err(PeopleError::Changed(name.clone()));
+            }
+            known.set(key, Standing::Trusted)?;
+            known.meet(place, name, key);
+        }
+        self.write()
     }
 
     /// From now on this name has this key, also when it had another one, and the key is trusted.
@@ -352,6 +385,22 @@ impl Known {
         self.standings.get(&key).copied().unwrap_or(Standing::Met)
     }
 
+    fn regard(&self, place: &(String, String), key: PeerId) -> Regard {
+        match (self.standings.get(&key), self.names.get(place)) {
+            (Some(Standing::Blocked), _) => Regard::Blocked,
+            (_, Some(met)) if met.key != key => Regard::OtherKey { known: met.key },
+            (Some(Standing::Trusted), _) => Regard::Trusted,
+            (_, Some(_)) => Regard::Met,
+            (_, None) => Regard::Unknown,
+        }
+    }
+
+    /// May this name be met, if it is new?
+    fn has_time_for(&mut self, place: &(String, String), now: Instant) -> bool {
+        let full = || Bucket::new(CALLER_RATE, now);
+        self.names.contains_key(place) || self.callers.get_or_insert_with(full).take(now)
+    }
+
     /// Is it somebody new?
     fn meet(&mut self, place: (String, String), name: &UserName, key: PeerId) -> bool {
         self.clock += 1;
@@ -521,6 +570,36 @@ mod tests {
         assert_eq!(people.list().len(), MAX_NAMES);
         assert_eq!(people.regard(&name("friend"), key(1)), Regard::Trusted);
         assert_eq!(people.key_of(&name("foe")), Some(key(2)));
+    }
+
+    #[test]
+    fn those_who_call_with_many_keys_wash_nobody_out() {
+        let (people, start) = (nobody(), Instant::now());
+        people.meet_caller(&name("ana"), key(1), start);
+        let hours = (0..24 * 3600).map(|second| start + std::time::Duration::from_secs(second));
+        for (now, number) in hours.zip(0_u32..) {
+            people.meet_caller(&name(&format!("u{number}")), key(2), now);
+        }
+        assert!(people.list().len() <= 21 + 24 * 20);
+        assert_eq!(people.key_of(&name("ana")), Some(key(1)));
+        // Whom we ask ourselves is remembered all the same.
+        people.meet(&name("bob"), key(3));
+        assert_eq!(people.key_of(&name("bob")), Some(key(3)));
+    }
+
+    #[test]
+    fn a_yes_that_comes_too_late_neither_lifts_a_block_nor_gives_a_name_away() {
+        let people = nobody();
+        people.block(key(1)).unwrap();
+        people.trust(&name("bob"), key(2)).unwrap();
+        for (user, asked) in [("ana", key(1)), ("bob", key(3))] {
+            let trusted = people.trust_still(&name(user), asked);
+            assert!(matches!(trusted, Err(PeopleError::Changed(_))), "{user}");
+        }
+        assert_eq!(people.regard(&name("ana"), key(1)), Regard::Blocked);
+        assert_eq!(people.key_of(&name("bob")), Some(key(2)));
+        people.trust_still(&name("carl"), key(4)).unwrap();
+        assert_eq!(people.regard(&name("carl"), key(4)), Regard::Trusted);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::listing;
 use super::membership::Membership;
 use super::people::People;
 pub use crate::proto::talk::Delivery;
-use crate::proto::talk::{Accept, Action, Checked, LinkId, Talks, Transmit};
+use crate::proto::talk::{Accept, Action, Checked, Known, LinkId, Regard, Talks, Transmit};
 use crate::wire::control::{Holder, PeerEntry};
 use crate::wire::id::PeerId;
 use crate::wire::talk::Frame;
@@ -97,7 +97,7 @@ impl Talker {
         let own = setup.membership.local().identity.id();
         let machine = Talks::new(
             (setup.user, own),
-            Box::new(move |user, key| people.regard(user, key)),
+            Box::new(people),
             (setup.accept, setup.deny_for),
             Instant::now(),
         );
@@ -229,7 +229,8 @@ impl Talker {
             let key = state.machine.key_of(link);
             let checked = match who {
                 Ok(Some(entry)) if Some(entry.peer) == key => Checked::Fits(entry.user),
-                Ok(_) => Checked::WrongName,
+                Ok(Some(_)) => Checked::WrongName,
+                Ok(None) => Checked::Nobody,
                 Err(_) => Checked::Unknown,
             };
             state.machine.handle_checked(now, link, checked);
@@ -296,6 +297,16 @@ impl State {
                 }
             }
         }
+    }
+}
+
+impl Known for People {
+    fn regard(&self, user: &UserName, key: PeerId) -> Regard {
+        Self::regard(self, user, key)
+    }
+
+    fn key_of(&self, user: &UserName) -> Option<PeerId> {
+        Self::key_of(self, user)
     }
 }
 

@@ -50,14 +50,20 @@ const MAX_SENDERS: usize = 1024;
 /// A reserve takes over when the connection that it is for does not answer for so long.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
-/// What we think of a key under a name; looked up whenever it counts.
-pub type Regards = Box<dyn Fn(&UserName, PeerId) -> Regard + Send>;
+/// Whom we know; looked up whenever it counts.
+pub trait Known: Send {
+    /// What we think of whoever has this name and this key now.
+    fn regard(&self, user: &UserName, key: PeerId) -> Regard;
+
+    /// The key with which this name was met.
+    fn key_of(&self, user: &UserName) -> Option<PeerId>;
+}
 
 /// All talks of one peer.
 pub struct Talks {
     user: UserName,
     own: PeerId,
-    regards: Regards,
+    known: Box<dyn Known>,
     lines: BTreeMap<LinkId, Line>,
     parties: HashMap<PeerId, Party>,
     door: Door,
@@ -85,14 +91,14 @@ impl Talks {
     #[must_use]
     pub fn new(
         (user, own): (UserName, PeerId),
-        regards: Regards,
+        known: Box<dyn Known>,
         (accept, deny_for): (Accept, Duration),
         now: Instant,
     ) -> Self {
         Self {
             user,
             own,
-            regards,
+            known,
             lines: BTreeMap::new(),
             parties: HashMap::new(),
             door: Door::new(accept, deny_for, now),
@@ -119,10 +125,7 @@ impl Talks {
         let mut pause = line.hear(now);
         if line.stage == Stage::Open {
             let (user, key) = (line.user.clone(), line.key);
-            if matches!(
-                self.regard(&user, key),
-                Regard::Blocked | Regard::OtherKey { .. }
-            ) {
+            if self.shuts_out(&user, key).is_some() {
                 // Since the talk began the key was blocked, or its name given to another one.
                 self.hang_up(now, &key);
                 return pause;
@@ -132,6 +135,8 @@ impl Talks {
             return pause;
         };
         match (line.stage, frame) {
+            // Nothing is queued for whoever was not let in.
+            (Stage::Checking | Stage::Waiting, Frame::Ping) => {}
             (_, Frame::Ping) => self.send(link, Frame::Pong),
             (_, Frame::Pong) => self.handle_pong(link),
             (Stage::Checking | Stage::Waiting, Frame::Offer { number, offer }) => {
@@ -264,17 +269,34 @@ impl Talks {
     }
 
     fn regard(&self, user: &UserName, key: PeerId) -> Regard {
-        (self.regards)(user, key)
+        self.known.regard(user, key)
+    }
+
+    /// The answer to whoever is not talked to under this name with this key, whatever was asked or said before.
+    fn shuts_out(&self, user: &UserName, key: PeerId) -> Option<Answer> {
+        match self.regard(user, key) {
+            Regard::Blocked => Some(Answer::No),
+            Regard::OtherKey { .. } => Some(Answer::OtherKey),
+            Regard::Unknown | Regard::Met | Regard::Trusted => None,
+        }
     }
 
     fn send(&mut self, link: LinkId, frame: Frame) {
         self.transmits.push_back(Transmit::Send(link, frame));
     }
 
-    /// Says yes on a connection that waits.
-    fn accept(&mut self, now: Instant, link: LinkId) {
+    /// Says yes on a connection that waits, unless what we think of its key has changed: `false` then.
+    fn accept(&mut self, now: Instant, link: LinkId) -> bool {
+        let Some(line) = self.lines.get(&link) else {
+            return false;
+        };
+        if let Some(answer) = self.shuts_out(&line.user, line.key) {
+            self.turn_away(link, answer);
+            return false;
+        }
         self.send(link, Frame::Answer(Answer::Yes));
         self.open(now, link);
+        true
     }
 
     /// Both sides said yes: whatever else there is between the two goes.
@@ -289,6 +311,7 @@ impl Talks {
         party.talk = Some(link);
         let asks = party.asks.take().filter(|asks| *asks != link);
         let call = party.call.take();
+        let is_wanted = call.is_some();
         if let Some(question) = question {
             self.events.push_back(Event::Unasked(question));
         }
@@ -302,7 +325,12 @@ impl Talks {
             self.transmits.push_back(Transmit::Finish(other));
             self.forget_line(other);
         }
-        self.events.push_back(Event::Began { user, key });
+        self.events.push_back(Event::Began {
+            user,
+            key,
+            is_wanted,
+        });
+        self.take_back_withdrawn(link);
         self.send_offers(key, link);
         if let Some((number, offer)) = early {
             self.handle_offer(now, link, number, offer);

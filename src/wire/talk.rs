@@ -307,7 +307,12 @@ fn text(len: u64, body: &[u8]) -> Result<ChatText, DecodeError> {
         return Err(DecodeError("padding of a message"));
     }
     let len = usize::try_from(len).map_err(|_| DecodeError("length of a message"))?;
-    let bytes = body.get(..len).ok_or(DecodeError("length of a message"))?;
+    let (bytes, padding) = body
+        .split_at_checked(len)
+        .ok_or(DecodeError("length of a message"))?;
+    if padding.len() >= CHAT_CLASS || padding.iter().any(|byte| *byte != 0) {
+        return Err(DecodeError("padding of a message"));
+    }
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError("a message that is no text"))?;
     text.parse().map_err(|_| DecodeError("an empty message"))
 }
@@ -358,6 +363,9 @@ mod tests {
         assert!(changed(&|bytes| bytes[15] = 0).is_err());
         assert!(changed(&|bytes| bytes.truncate(18)).is_err());
         assert!(changed(&|bytes| bytes[16] = 0xff).is_err());
+        // Padding that is no zero, or more than there must be.
+        assert!(changed(&|bytes| bytes[18] = 1).is_err());
+        assert!(changed(&|bytes| bytes.resize(FRAME_HEAD_LEN + 512, 0)).is_err());
         assert!(changed(&|bytes| bytes[1] = 2).is_err());
         assert!(changed(&|bytes| bytes.resize(FRAME_HEAD_LEN + 8192 + 256, 0)).is_err());
         // What is being hashed cannot be fetched, and so not be offered.

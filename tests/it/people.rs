@@ -136,6 +136,13 @@ fn what_needs_nobody_else_works_without_a_peer() {
     let trust = [&["trust", "bob", "--name", "ana"], &join[..]].concat();
     let output = ask(&group, "ana.state", &trust);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let block = [&["block", "bob", "--name", "ana"], &join[..]].concat();
+    assert_eq!(ask(&group, "ana.state", &block).status.code(), Some(0));
+    let output = ask(&group, "ana.state", &trust);
+    assert!(
+        text(&output.stdout).contains("and block it no longer"),
+        "{output:?}"
+    );
     drop(bob);
     let known = object(&group, "ana.state", &["trust"]);
     assert_eq!(known["key"], print.as_str());

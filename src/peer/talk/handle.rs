@@ -8,6 +8,7 @@ use super::{OfferNews, TalkError};
 use crate::peer::Peer;
 use crate::peer::people::PeopleError;
 use crate::proto::talk::{Accept, Delivery, OfferId, Question, QuestionId, Talk, Verdict};
+use crate::wire::id::PeerId;
 use crate::wire::talk::{Offer, OfferState};
 use crate::wire::text::{ChatText, UserName};
 
@@ -53,9 +54,18 @@ impl Peer {
     /// Answers a question; `false` when it is moot. Who is let in for ever is trusted from now on.
     ///
     /// # Errors
-    /// When that cannot be remembered; the question waits on.
+    /// When that cannot be remembered; the question waits on. When the key was blocked since it asked, or the
+    /// name has another one by now: the answer is no then.
     pub async fn answer(&self, id: QuestionId, verdict: Verdict) -> Result<bool, PeopleError> {
         self.0.talker.answer(id, verdict).await
+    }
+
+    /// From now on this key reaches us under no name: its talk ends, and nobody is asked about it any more.
+    ///
+    /// # Errors
+    /// When there is no room, or the file cannot be written; it holds until the end of this peer then.
+    pub async fn block(&self, key: PeerId) -> Result<(), PeopleError> {
+        self.0.talker.block(key).await
     }
 
     /// Who is let in from now on, without or with a question.

@@ -17,6 +17,9 @@ const QUEUE: usize = 256;
 /// After our goodbye theirs is waited for so long, so that ours arrives.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What waits when we let go of a connection, and our goodbye, are sent within this time or not at all.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A connection, as long as it is used.
 pub(super) struct Link {
     frames: mpsc::Sender<Frame>,
@@ -36,7 +39,7 @@ impl Link {
         let (frames, waiting) = mpsc::channel(QUEUE);
         let [leaving, abort] = [(), ()].map(|()| CancellationToken::new());
         let reading = read(talker.clone(), id, reader, leaving.clone());
-        let writing = write(talker.clone(), id, writer, waiting);
+        let writing = write(talker.clone(), id, writer, waiting, leaving.clone());
         let aborted = abort.clone();
         tasks.spawn(async move {
             tokio::select! { () = aborted.cancelled() => {} () = reading => {} }
@@ -99,15 +102,29 @@ async fn read(talker: Talker, id: LinkId, mut reader: Reader, leaving: Cancellat
     let _ = timeout(FAREWELL, rest).await;
 }
 
-async fn write(talker: Talker, id: LinkId, mut writer: Writer, mut frames: mpsc::Receiver<Frame>) {
+async fn write(
+    talker: Talker,
+    id: LinkId,
+    mut writer: Writer,
+    mut frames: mpsc::Receiver<Frame>,
+    leaving: CancellationToken,
+) {
     let sending = async {
         while let Some(frame) = frames.recv().await {
             writer.send_talk(&frame).await?;
         }
+        writer.finish().await;
         Ok::<(), ConnectionError>(())
     };
-    match sending.await {
-        Ok(()) => writer.finish().await,
-        Err(error) => talker.handle_closed(id, Some(error.to_string())),
+    // Whoever reads a byte a minute holds nothing of ours for hours.
+    let too_late = async {
+        leaving.cancelled().await;
+        sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        sent = sending => if let Err(error) = sent {
+            talker.handle_closed(id, Some(error.to_string()));
+        },
+        () = too_late => {}
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
+use std::time::Instant;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::debug;
 
 use super::{Event, State, TalkError, Talker};
 use crate::proto::talk::{self, Delivery, LinkId, OfferEnd, OfferId};
@@ -127,8 +129,15 @@ impl Talker {
     pub(super) fn tell(&self, state: &mut State, event: talk::Event) {
         use talk::Event as Told;
         match event {
-            Told::Asked(question) => self.show(Event::Asked(question)),
-            Told::Unasked(id) => self.show(Event::Unasked(id)),
+            Told::Asked(question) => {
+                let id = question.id;
+                if !self.show(Event::Asked(question)) {
+                    state.machine.handle_unshown(Instant::now(), id);
+                }
+            }
+            Told::Unasked(id) => {
+                self.show(Event::Unasked(id));
+            }
             Told::Said {
                 link,
                 number,
@@ -146,14 +155,22 @@ impl Talker {
                 let is_shown = self.0.events.try_send(said).is_ok();
                 state.machine.handle_shown(link, number, is_shown);
             }
-            Told::Began { user, key } => {
-                info!(%user, ?key, "talk began");
-                self.0.people.meet(&user, key);
+            Told::Began {
+                user,
+                key,
+                is_wanted,
+            } => {
+                debug!(%user, ?key, "talk began");
+                if is_wanted {
+                    self.0.people.meet(&user, key);
+                } else {
+                    self.0.people.meet_caller(&user, key, Instant::now());
+                }
                 state.waiting.settle_talk(&key, |_| Ok(()));
                 self.show(Event::TalkBegan { user, key });
             }
             Told::Ended { user, key, end } => {
-                info!(%user, ?key, ?end, "talk ended");
+                debug!(%user, ?key, ?end, "talk ended");
                 self.show(Event::TalkEnded { user, key, end });
             }
             Told::CallFailed { key, why } => {
@@ -172,7 +189,9 @@ impl Talker {
             Told::OtherKey { user, known, found } => {
                 self.show(Event::OtherKey { user, known, found });
             }
-            Told::WrongName { user, key } => self.show(Event::WrongName { user, key }),
+            Told::WrongName { user, key } => {
+                self.show(Event::WrongName { user, key });
+            }
             Told::OfferTaken {
                 offer,
                 user,
@@ -187,7 +206,7 @@ impl Talker {
                 };
                 if !self.is_news_read() || state.news.try_send(taken).is_err() {
                     // Nobody fetches it.
-                    let now = std::time::Instant::now();
+                    let now = Instant::now();
                     state.machine.tell_state(now, offer, 0, OfferState::Failed);
                 }
             }
@@ -219,8 +238,10 @@ impl Talker {
         news.unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Events are for people: when nobody reads them they are dropped, never waited for.
-    fn show(&self, event: Event) {
-        let _ = self.0.events.try_send(event);
+    /// Events are for people: when nobody reads them they are dropped, never waited for. `false` when there
+    /// was no room for this one.
+    fn show(&self, event: Event) -> bool {
+        let sent = self.0.events.try_send(event);
+        !matches!(sent, Err(TrySendError::Full(_)))
     }
 }

@@ -10,9 +10,11 @@ use crate::crypto::identity::Identity;
 use crate::crypto::kdf::{Group, MemberKey, NetworkName};
 use crate::crypto::random::OsRandom;
 use crate::crypto::secret::{Passphrase, Secret};
+use crate::peer::connection::tests::connected;
 use crate::peer::event::RequestError;
 use crate::peer::growing::Nursery;
 use crate::peer::listen::Listener;
+use crate::peer::people::PeopleError;
 use crate::peer::shares::{Background, Shares};
 use crate::peer::spread::Spread;
 use crate::peer::throttle::Throttle;
@@ -595,4 +597,78 @@ async fn a_connection_that_begins_with_no_talk_is_served_as_a_transfer() {
     let answer = reader.next().await.unwrap();
     assert_eq!(answer, Some(transfer::Frame::Absent { file: 3 }));
     assert!(bob.talker.questions().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_ends_the_talk_and_what_is_asked_and_is_not_lifted_by_an_older_question() {
+    let world = World::new();
+    let mut bob = world.enter("bob", Accept::Ask);
+    let name = bob.user.clone();
+    let [ana, carl] = ["ana", "carl"].map(|user| world.enter(user, Accept::Ask));
+    let blocking = async {
+        let question = bob.asked().await;
+        bob.talker.block(question.key).await.unwrap();
+        let unasked = bob
+            .event_that(|event| matches!(event, Event::Unasked(_)))
+            .await;
+        assert_eq!(unasked, Event::Unasked(question.id));
+    };
+    let (refused, ()) = tokio::join!(ana.connect(&name), blocking);
+    let no = TalkError::Refused(name.clone(), crate::wire::talk::Answer::No);
+    assert_eq!(refused, Err(no.clone()));
+    // Somebody edits what we know of a key while its question stands there.
+    let too_late = async {
+        let question = bob.asked().await;
+        bob.people.block(question.key).unwrap();
+        let answered = bob.talker.answer(question.id, Verdict::Always).await;
+        assert!(matches!(answered, Err(PeopleError::Changed(_))));
+    };
+    let (refused, ()) = tokio::join!(carl.connect(&name), too_late);
+    assert_eq!(refused, Err(no));
+    let regard = bob.people.regard(&carl.user, carl.key);
+    assert_eq!(regard, Regard::Blocked);
+    assert!(bob.talker.questions().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_we_know_gets_in_while_the_tracker_knows_nobody() {
+    let world = World::new();
+    let (ana, bob) = (
+        world.enter("ana", Accept::All),
+        world.enter("bob", Accept::All),
+    );
+    let forget = |user: &UserName| world.names.lock().unwrap().remove(&user.folded());
+    forget(&ana.user);
+    let wrong = crate::wire::talk::Answer::WrongName;
+    let refused = TalkError::Refused(bob.user.clone(), wrong);
+    assert_eq!(ana.connect(&bob.user).await, Err(refused));
+    let dora = world.enter("dora", Accept::All);
+    bob.people.meet(&dora.user, dora.key);
+    forget(&dora.user);
+    assert_eq!(dora.connect(&bob.user).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_nothing_holds_no_connection_that_we_let_go_of() {
+    let world = World::new();
+    let ana = world.enter("ana", Accept::Ask);
+    let ((reader, mut writer), _theirs) = connected().await;
+    let long = Frame::Text {
+        number: 1,
+        to_all: false,
+        text: "x".repeat(8192).parse().unwrap(),
+    };
+    let a_while = Duration::from_secs(1);
+    while let Ok(sent) = tokio::time::timeout(a_while, writer.send_talk(&long)).await {
+        sent.unwrap();
+    }
+    let tasks = TaskTracker::new();
+    let link = Link::start(&ana.talker, LinkId(99), (reader, writer), &tasks);
+    assert!(link.send(long));
+    let start = tokio::time::Instant::now();
+    drop(link);
+    tasks.close();
+    tasks.wait().await;
+    // By a clock that goes on only when nothing else is left to do.
+    assert!(start.elapsed() < Duration::from_secs(20));
 }

@@ -123,12 +123,27 @@ impl Talker {
                 return Ok(false);
             };
             let people = self.0.people.clone();
-            let trusting = move || people.trust(&question.user, question.key);
+            let trusting = move || people.trust_still(&question.user, question.key);
             if let Ok(trusted) = spawn_blocking(trusting).await {
+                if let Err(PeopleError::Changed(_)) = trusted {
+                    self.act(|state, now| state.machine.answer(now, id, Verdict::No));
+                }
                 trusted?;
             }
         }
         Ok(self.act(|state, now| state.machine.answer(now, id, verdict)))
+    }
+
+    /// Blocks this key; whatever there is between us ends.
+    pub(super) async fn block(&self, key: PeerId) -> Result<(), PeopleError> {
+        let people = self.0.people.clone();
+        let blocking = move || people.block(key);
+        let blocked = spawn_blocking(blocking).await.unwrap_or(Ok(()));
+        // It holds also where it could not be written.
+        if !matches!(blocked, Err(PeopleError::Full)) {
+            self.act(|state, now| state.machine.shut_out(now, &key));
+        }
+        blocked
     }
 
     pub(super) fn set_accept(&self, accept: Accept) {

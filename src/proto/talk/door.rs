@@ -1,13 +1,12 @@
 //! Who may knock, and how often; whom we said no to lately; what was told once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use super::event::Accept;
 use crate::proto::limiter::{Bucket, Buckets, Rate};
 use crate::wire::id::PeerId;
-use crate::wire::text::UserName;
 
 /// Requests of one key that are looked at.
 const KNOCK_RATE: Rate = Rate::new(0.5, 5.0);
@@ -19,8 +18,12 @@ const MAX_KNOCKING: usize = 4096;
 const MAX_DENIED: usize = 4096;
 /// Whoever was called in vain may call back for so long.
 const CALL_BACK_TIME: Duration = Duration::from_secs(60);
-/// Warnings that are remembered.
-const MAX_WARNED: usize = 1024;
+/// A key whose name was refused gives no other one for so long.
+const DOUBT_TIME: Duration = Duration::from_secs(30);
+/// One key is told of once in this time.
+const WARN_TIME: Duration = Duration::from_secs(600);
+/// Warnings in all: anybody can have many keys.
+const WARN_RATE: Rate = Rate::new(1.0 / 60.0, 10.0);
 
 /// What was denied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +32,8 @@ pub(super) enum Denied {
     Talk,
     /// Something that was offered.
     Offer,
+    /// The name that was given.
+    Name,
 }
 
 /// The memory of the door.
@@ -39,7 +44,8 @@ pub(super) struct Door {
     called: HashMap<PeerId, Instant>,
     knocks: Buckets<PeerId>,
     all_knocks: Bucket,
-    warned: HashSet<(String, PeerId)>,
+    warned: HashMap<PeerId, Instant>,
+    warnings: Bucket,
 }
 
 impl Door {
@@ -51,7 +57,8 @@ impl Door {
             called: HashMap::new(),
             knocks: Buckets::new(KNOCK_RATE, MAX_KNOCKING),
             all_knocks: Bucket::new(KNOCK_RATE_OF_ALL, now),
-            warned: HashSet::new(),
+            warned: HashMap::new(),
+            warnings: Bucket::new(WARN_RATE, now),
         }
     }
 
@@ -67,6 +74,12 @@ impl Door {
         self.denied.insert((key, what), now + self.deny_for);
     }
 
+    /// The name that this key gave was not its own.
+    pub(super) fn doubt(&mut self, now: Instant, key: PeerId) {
+        make_room(&mut self.denied, now);
+        self.denied.insert((key, Denied::Name), now + DOUBT_TIME);
+    }
+
     /// We called this key, and did not get through.
     pub(super) fn miss(&mut self, now: Instant, key: PeerId) {
         make_room(&mut self.called, now);
@@ -79,7 +92,7 @@ impl Door {
         until.is_some_and(|until| *until > now)
     }
 
-    /// Did somebody here say no to it lately?
+    /// Was this denied lately?
     pub(super) fn is_denied(&self, now: Instant, key: PeerId, what: Denied) -> bool {
         let until = self.denied.get(&(key, what));
         until.is_some_and(|until| *until > now)
@@ -89,14 +102,18 @@ impl Door {
     pub(super) fn forgive(&mut self, key: PeerId) {
         self.denied.remove(&(key, Denied::Talk));
         self.denied.remove(&(key, Denied::Offer));
+        self.denied.remove(&(key, Denied::Name));
     }
 
-    /// Is this the first time that it is told of this key under this name?
-    pub(super) fn warns(&mut self, user: &UserName, key: PeerId) -> bool {
-        if self.warned.len() >= MAX_WARNED {
-            self.warned.clear();
+    /// Is it time to tell of this key, under whatever name?
+    pub(super) fn warns(&mut self, now: Instant, key: PeerId) -> bool {
+        let is_told = self.warned.get(&key).is_some_and(|until| *until > now);
+        if is_told || !self.warnings.take(now) {
+            return false;
         }
-        self.warned.insert((user.folded(), key))
+        make_room(&mut self.warned, now);
+        self.warned.insert(key, now + WARN_TIME);
+        true
     }
 }
 
@@ -147,12 +164,25 @@ mod tests {
         for number in 0..10_000_u32 {
             let now = start + Duration::from_millis(u64::from(number));
             door.deny(now, key(number), Denied::Talk);
-            door.warns(&"ana".parse().unwrap(), key(number));
         }
-        assert!(door.denied.len() <= MAX_DENIED && door.warned.len() <= MAX_WARNED);
+        assert!(door.denied.len() <= MAX_DENIED);
         let now = start + Duration::from_secs(10);
         assert!(door.is_denied(now, key(9999), Denied::Talk));
         assert!(!door.is_denied(now, key(0), Denied::Talk));
+    }
+
+    #[test]
+    fn one_key_is_told_of_seldom_and_many_keys_are_not_told_of_without_end() {
+        let start = Instant::now();
+        let mut door = Door::new(Accept::Ask, Duration::ZERO, start);
+        assert!(door.warns(start, key(0)));
+        let hour = (0..3600).map(|second| start + Duration::from_secs(second));
+        let told = hour.clone().filter(|now| door.warns(*now, key(0))).count();
+        assert_eq!(told, 5);
+        let many = hour
+            .zip(1..)
+            .filter(|(now, number)| door.warns(*now, key(*number)));
+        assert!(many.count() <= 71);
     }
 
     #[test]

@@ -26,12 +26,34 @@ impl Talks {
         talk.is_some()
     }
 
-    /// Nobody waits any more for the answer to a call, unless an offer does.
+    /// This key was blocked: what it asks is taken out, and what there is between us ends.
+    pub fn shut_out(&mut self, now: Instant, key: &PeerId) {
+        let asks = |line: &Line| matches!(line.stage, Stage::Checking | Stage::Waiting);
+        let own = self.lines.iter();
+        let own = own.filter(|(_, line)| line.key == *key && asks(line));
+        let asking: Vec<LinkId> = own.map(|(link, _)| *link).collect();
+        for link in asking {
+            self.turn_away(link, Answer::No);
+        }
+        self.hang_up(now, key);
+    }
+
+    /// Nobody waits any more for a talk, unless an offer does.
     pub fn give_up(&mut self, now: Instant, key: &PeerId) {
-        let party = self.parties.get(key);
-        let is_calling = party.is_some_and(|party| party.call.is_some());
-        if is_calling && !self.offers.wait_for(key) {
-            self.end_call(now, *key, &CallEnd::Cancelled);
+        let party = self.parties.get_mut(key);
+        if let Some(call) = party.and_then(|party| party.call.as_mut()) {
+            call.is_for_talk = false;
+            self.end_idle_call(now, *key);
+        }
+    }
+
+    /// Ends a call for which nobody waits, and no offer.
+    pub(super) fn end_idle_call(&mut self, now: Instant, key: PeerId) {
+        let party = self.parties.get(&key);
+        let call = party.and_then(|party| party.call.as_ref());
+        let is_idle = call.is_some_and(|call| !call.is_for_talk) && !self.offers.wait_for(&key);
+        if is_idle {
+            self.end_call(now, key, &CallEnd::Cancelled);
             self.show_next();
         }
     }
@@ -134,7 +156,9 @@ impl Talks {
             return;
         };
         match end {
-            End::Broken(_) => self.accept(now, link),
+            End::Broken(_) => {
+                self.accept(now, link);
+            }
             End::Here | End::There => self.decide(now, link),
         }
     }

@@ -55,8 +55,10 @@ pub enum Regard {
 pub enum Checked {
     /// It is that key's, and written so.
     Fits(UserName),
-    /// It is another key's, or nobody's.
+    /// It is another key's.
     WrongName,
+    /// It is nobody's now.
+    Nobody,
     /// Nothing now.
     Unknown,
 }
@@ -230,6 +232,8 @@ pub enum Event {
         user: UserName,
         /// Under this key.
         key: PeerId,
+        /// We asked for it.
+        is_wanted: bool,
     },
     /// A talk ended.
     Ended {
@@ -256,7 +260,7 @@ pub enum Event {
         /// What became of it.
         delivery: Delivery,
     },
-    /// A name that we know came with another key; told once.
+    /// A name that we know came with another key; told once in a while.
     OtherKey {
         /// The name.
         user: UserName,
@@ -265,7 +269,7 @@ pub enum Event {
         /// The key that came.
         found: PeerId,
     },
-    /// Somebody gave a name that is not his; told once.
+    /// Somebody gave a name that is not his; told once in a while.
     WrongName {
         /// The name.
         user: UserName,

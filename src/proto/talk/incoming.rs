@@ -15,6 +15,8 @@ use crate::wire::text::UserName;
 
 /// A question that nobody answers is answered for him after this time; whoever asks has given up by then.
 const QUESTION_TIME: Duration = Duration::from_secs(120);
+/// A question that could not be shown is told of again after this time.
+const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
 impl Talks {
     /// This key asks over a new connection, by this name, whether we will talk.
@@ -50,6 +52,9 @@ impl Talks {
         if !is_wanted && self.door.is_denied(now, key, Denied::Talk) {
             return Some(Answer::No);
         }
+        if !is_wanted && self.door.is_denied(now, key, Denied::Name) {
+            return Some(Answer::WrongName);
+        }
         let is_closed = match self.door.accept {
             Accept::None => true,
             Accept::Trusted => !matches!(regard, Regard::Trusted | Regard::OtherKey { .. }),
@@ -79,30 +84,34 @@ impl Talks {
                 return;
             }
             let key = line.key;
-            let is_unknown = checked == Checked::Unknown;
             if let Checked::Fits(user) = &checked {
                 line.user = user.clone();
             }
             let user = line.user.clone();
-            let regard = self.regard(&user, key);
-            match (checked, regard) {
-                (Checked::WrongName, _) => {
-                    if self.door.warns(&user, key) {
-                        self.events.push_back(Event::WrongName { user, key });
-                    }
-                    self.turn_away(link, Answer::WrongName);
-                }
+            // Whom we know we know without a tracker: this name with this key.
+            let is_known = self.known.key_of(&user) == Some(key);
+            match (checked, self.regard(&user, key)) {
+                (Checked::WrongName, _) => self.refuse_name(now, link, user, key),
                 (_, Regard::Blocked) => self.turn_away(link, Answer::No),
+                (Checked::Nobody, _) if !is_known => self.refuse_name(now, link, user, key),
                 (_, Regard::OtherKey { known }) => {
-                    self.warn_of_other_key(&user, known, key);
+                    self.warn_of_other_key(now, &user, known, key);
                     self.turn_away(link, Answer::OtherKey);
                 }
-                (_, Regard::Unknown) if is_unknown => self.turn_away(link, Answer::Unchecked),
-                // Whom we know we know without a tracker.
+                (Checked::Unknown, _) if !is_known => self.turn_away(link, Answer::Unchecked),
                 (_, Regard::Unknown | Regard::Met | Regard::Trusted) => self.admit(now, link, key),
             }
         }
         self.show_next();
+    }
+
+    /// The name is not theirs. The next one that this key gives is not asked about for a while.
+    fn refuse_name(&mut self, now: Instant, link: LinkId, user: UserName, key: PeerId) {
+        self.door.doubt(now, key);
+        if self.door.warns(now, key) {
+            self.events.push_back(Event::WrongName { user, key });
+        }
+        self.turn_away(link, Answer::WrongName);
     }
 
     /// The name is right: what else is there between us?
@@ -122,7 +131,7 @@ impl Talks {
             self.decide(now, link);
         } else if self.own > key {
             // Both ask, and theirs is the one that stays.
-            self.accept(now, link);
+            let _ = self.accept(now, link);
         }
     }
 
@@ -132,15 +141,25 @@ impl Talks {
             return;
         };
         let (key, user) = (line.key, line.user.clone());
+        // It may have waited for long.
+        if let Some(answer) = self.shuts_out(&user, key) {
+            return self.turn_away(link, answer);
+        }
         let is_trusted = self.regard(&user, key) == Regard::Trusted;
         let is_open = |line: &&Line| line.stage == Stage::Open;
         if self.lines.values().filter(is_open).count() >= MAX_TALKS {
             return self.turn_away(link, Answer::Busy);
         }
         match self.door.accept {
-            _ if self.door.is_missed(now, &key) => self.accept(now, link),
-            Accept::All => self.accept(now, link),
-            Accept::Ask | Accept::Trusted if is_trusted => self.accept(now, link),
+            _ if self.door.is_missed(now, &key) => {
+                self.accept(now, link);
+            }
+            Accept::All => {
+                self.accept(now, link);
+            }
+            Accept::Ask | Accept::Trusted if is_trusted => {
+                self.accept(now, link);
+            }
             Accept::None | Accept::Trusted => self.turn_away(link, Answer::NotAccepting),
             Accept::Ask => self.ask(now, link, user, key),
         }
@@ -196,6 +215,11 @@ impl Talks {
         self.questions.tell_of_offer(link, offer);
     }
 
+    /// The program that shows questions took no more when this one came: it is told of again.
+    pub fn handle_unshown(&mut self, now: Instant, id: QuestionId) {
+        self.questions.show_again(id, now + SHOW_AGAIN);
+    }
+
     /// The person here has answered: `false` when that question is moot.
     pub fn answer(&mut self, now: Instant, id: QuestionId, verdict: Verdict) -> bool {
         let Some(entry) = self.questions.take(id) else {
@@ -219,7 +243,8 @@ impl Talks {
                     Verdict::No => about == Denied::Talk || other.offer.is_some(),
                 }
         };
-        while let Some(other) = self.questions.take_first(is_answered) {
+        while let Some((other, shown)) = self.questions.take_shown(is_answered) {
+            self.events.extend(shown.map(Event::Unasked));
             self.settle(now, other, verdict);
         }
         self.show_next();
@@ -228,9 +253,8 @@ impl Talks {
 
     fn settle(&mut self, now: Instant, entry: Entry, verdict: Verdict) {
         // The name may have been given to another key since it was asked about.
-        let regard = self.regard(&entry.user, entry.key);
-        let is_other = matches!(regard, Regard::Blocked | Regard::OtherKey { .. });
-        let is_yes = verdict != Verdict::No && !is_other;
+        let is_shut_out = self.shuts_out(&entry.user, entry.key).is_some();
+        let is_yes = verdict != Verdict::No && !is_shut_out;
         if let Some(offer) = entry.offer {
             return self.settle_offer(offer, is_yes);
         }
@@ -243,17 +267,15 @@ impl Talks {
             QuestionKind::Offer(_) => line.and_then(|line| line.early_offer.take()),
             QuestionKind::Talk => None,
         };
-        self.accept(now, entry.link);
-        if let Some((number, what)) = early {
+        let is_in = self.accept(now, entry.link);
+        if is_in && let Some((number, what)) = early {
             self.take_offer(entry.link, number, what);
         }
     }
 
     pub(super) fn expire_questions(&mut self, now: Instant) {
-        while let Some((entry, shown)) = self.questions.take_overdue(now) {
-            if let Some(id) = shown {
-                self.events.push_back(Event::Unasked(id));
-            }
+        while let Some((entry, shown)) = self.questions.take_shown(|entry| entry.until <= now) {
+            self.events.extend(shown.map(Event::Unasked));
             match entry.offer {
                 Some(offer) => self.settle_offer(offer, false),
                 None => self.turn_away(entry.link, Answer::Unanswered),

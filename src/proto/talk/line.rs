@@ -49,6 +49,8 @@ pub(super) struct Line {
     pub(super) early_offer: Option<(u32, Offer)>,
     /// What the tracker said before that offer came.
     pub(super) checked: Option<Checked>,
+    /// Our offer for which we asked, and which we took back before the answer.
+    pub(super) withdrawn: Option<u32>,
     /// Somebody waits for the proof that this connection is alive.
     pub(super) probe_until: Option<Instant>,
     heard: Instant,
@@ -73,6 +75,7 @@ impl Line {
             awaits_offer: false,
             early_offer: None,
             checked: None,
+            withdrawn: None,
             probe_until: None,
             heard: now,
             pinged: now,

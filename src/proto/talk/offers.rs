@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::door::Denied;
 use super::questions::Entry;
 use super::{
-    Accept, CallEnd, Event, LinkId, OfferEnd, OfferId, QuestionId, QuestionKind, Regard,
-    TalkRefusal, Talks,
+    Accept, Event, LinkId, OfferEnd, OfferId, QuestionId, QuestionKind, Regard, TalkRefusal, Talks,
 };
 use crate::proto::talk::line::Stage;
 use crate::wire::id::PeerId;
@@ -156,6 +155,7 @@ impl Talks {
             self.offers.table.remove(&id);
         }
         let Some((link, number)) = place else {
+            self.end_idle_call(now, key);
             return true;
         };
         if self.talk_with(&key) == Some(link) {
@@ -167,11 +167,27 @@ impl Talks {
             };
             self.send(link, frame);
         } else {
-            // It is what the call was for.
-            self.end_call(now, key, &CallEnd::Cancelled);
-            self.show_next();
+            // They may have seen it: they are told when they say yes, and the call goes on for others.
+            if let Some(line) = self.lines.get_mut(&link) {
+                line.withdrawn = Some(number);
+            }
+            self.end_idle_call(now, key);
         }
         true
+    }
+
+    /// The offer for which we called is taken back, if nobody here wanted it any more before they said yes.
+    pub(super) fn take_back_withdrawn(&mut self, link: LinkId) {
+        let line = self.lines.get_mut(&link);
+        if let Some(number) = line.and_then(|line| line.withdrawn.take()) {
+            let frame = Frame::OfferState {
+                whose: Whose::Own,
+                number,
+                done: 0,
+                state: OfferState::Withdrawn,
+            };
+            self.send(link, frame);
+        }
     }
 
     /// What waits for a talk with this key goes over it.
@@ -356,6 +372,10 @@ impl Talks {
             .map(|(id, _)| *id)
             .collect();
         for offer in late {
+            // It may have ended with the one before.
+            if !self.offers.table.contains_key(&offer) {
+                continue;
+            }
             self.tell_state(now, offer, 0, OfferState::Withdrawn);
             let why = OfferEnd::NoAnswer;
             self.events.push_back(Event::OfferEnded { offer, why });

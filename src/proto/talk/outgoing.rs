@@ -19,6 +19,8 @@ pub(super) struct Call {
     pub(super) user: UserName,
     pub(super) until: Instant,
     pub(super) stage: CallStage,
+    /// Somebody wants to talk, and not only to offer something.
+    pub(super) is_for_talk: bool,
 }
 
 /// Where it stands.
@@ -43,6 +45,10 @@ impl Talks {
         key: PeerId,
     ) -> Result<bool, TalkRefusal> {
         let called = self.call_quietly(now, user, key);
+        let party = self.parties.get_mut(&key);
+        if let Some(call) = party.and_then(|party| party.call.as_mut()) {
+            call.is_for_talk = true;
+        }
         self.show_next();
         called
     }
@@ -59,7 +65,7 @@ impl Talks {
         match self.regard(user, key) {
             Regard::Blocked => return Err(TalkRefusal::Blocked),
             Regard::OtherKey { known } => {
-                self.warn_of_other_key(user, known, key);
+                self.warn_of_other_key(now, user, known, key);
                 return Err(TalkRefusal::OtherKey { known });
             }
             Regard::Unknown | Regard::Met | Regard::Trusted => {}
@@ -73,8 +79,9 @@ impl Talks {
             return Ok(false);
         }
         // Whoever asks us is answered by it.
-        if let Some(link) = party.and_then(|party| party.asks) {
-            self.accept(now, link);
+        if let Some(link) = party.and_then(|party| party.asks)
+            && self.accept(now, link)
+        {
             return Ok(true);
         }
         let is_taken = |party: &&Party| party.call.is_some() || party.talk.is_some();
@@ -85,6 +92,7 @@ impl Talks {
             user: user.clone(),
             until: now + CALL_TIME,
             stage: CallStage::Dialling,
+            is_for_talk: false,
         });
         self.actions.push_back(Action::Dial(key));
         Ok(false)
@@ -148,8 +156,8 @@ impl Talks {
         if let Some(link) = asks {
             if *why == CallEnd::Cancelled {
                 self.decide(now, link);
-            } else {
-                return self.accept(now, link);
+            } else if self.accept(now, link) {
+                return;
             }
         }
         self.events.push_back(Event::CallFailed {
@@ -175,8 +183,14 @@ impl Talks {
         }
     }
 
-    pub(super) fn warn_of_other_key(&mut self, user: &UserName, known: PeerId, found: PeerId) {
-        if self.door.warns(user, found) {
+    pub(super) fn warn_of_other_key(
+        &mut self,
+        now: Instant,
+        user: &UserName,
+        known: PeerId,
+        found: PeerId,
+    ) {
+        if self.door.warns(now, found) {
             let user = user.clone();
             self.events
                 .push_back(Event::OtherKey { user, known, found });

@@ -31,6 +31,8 @@ pub(super) struct Questions {
     last: u64,
     queue: VecDeque<Entry>,
     shown: Option<QuestionId>,
+    /// When the first one, which nobody saw, is to be shown again.
+    again: Option<Instant>,
 }
 
 impl Questions {
@@ -62,7 +64,7 @@ impl Questions {
     }
 
     /// Takes out one that `fits`, whether it was shown or not.
-    pub(super) fn take_first(&mut self, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    fn take_first(&mut self, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let place = self.queue.iter().position(fits)?;
         self.queue.remove(place)
     }
@@ -87,15 +89,26 @@ impl Questions {
         if is_there { None } else { self.unshow(shown) }
     }
 
-    /// One that waited too long.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(Entry, Option<QuestionId>)> {
-        let entry = self.take_first(|entry| entry.until <= now)?;
+    /// Takes out one that `fits`; its number, if it was shown.
+    pub(super) fn take_shown(
+        &mut self,
+        fits: impl Fn(&Entry) -> bool,
+    ) -> Option<(Entry, Option<QuestionId>)> {
+        let entry = self.take_first(fits)?;
         let shown = self.unshow(entry.id);
         Some((entry, shown))
     }
 
+    /// This question was not shown after all.
+    pub(super) fn show_again(&mut self, id: QuestionId, at: Instant) {
+        if self.unshow(id).is_some() {
+            self.again = Some(at);
+        }
+    }
+
     /// The first question, if it was not shown yet.
     pub(super) fn show_next(&mut self) -> Option<Question> {
+        self.again = None;
         let first = self.queue.front()?;
         if self.shown == Some(first.id) {
             return None;
@@ -112,7 +125,8 @@ impl Questions {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.queue.iter().map(|entry| entry.until).min()
+        let ends = self.queue.iter().map(|entry| entry.until);
+        ends.chain(self.again).min()
     }
 
     fn to_question(&self, place: usize, entry: &Entry) -> Question {

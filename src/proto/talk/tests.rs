@@ -1,5 +1,6 @@
 //! Talks with an invented clock: who is let in, what is lost, and what a flood does.
 
+mod doubt;
 mod world;
 
 use std::collections::BTreeSet;
@@ -451,7 +452,7 @@ fn a_call_that_is_given_up_asks_nobody_any_longer_unless_an_offer_waits_for_it()
 }
 
 #[test]
-fn a_false_name_is_refused_and_told_once_and_whom_we_know_needs_no_tracker() {
+fn a_false_name_is_refused_and_told_once() {
     let mut world = World::new(2);
     world.checks = Some(Checked::WrongName);
     for _ in 0..3 {
@@ -464,13 +465,6 @@ fn a_false_name_is_refused_and_told_once_and_whom_we_know_needs_no_tracker() {
         key: key_of_liar,
     };
     assert_eq!(world.sides[1].events, [told]);
-    for (regard, is_in) in [(Regard::Unknown, false), (Regard::Trusted, true)] {
-        world.checks = Some(Checked::Unknown);
-        world.regard(1, 0, regard);
-        world.call(0, 1);
-        world.pass(3 * S);
-        assert_eq!(world.talks(0, 1), is_in, "{regard:?}");
-    }
 }
 
 #[test]

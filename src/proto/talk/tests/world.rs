@@ -26,7 +26,27 @@ fn number_of(key: PeerId) -> usize {
     usize::try_from(number).unwrap()
 }
 
-type Known = Arc<Mutex<BTreeMap<PeerId, Regard>>>;
+/// What is thought of keys.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<BTreeMap<PeerId, Note>>>);
+
+/// What is thought of a key, and whether it was met under its name.
+#[derive(Clone, Copy)]
+struct Note(Regard, bool);
+
+impl Known for Notes {
+    fn regard(&self, _: &UserName, key: PeerId) -> Regard {
+        let notes = self.0.lock().unwrap();
+        notes.get(&key).map_or(Regard::Unknown, |note| note.0)
+    }
+
+    fn key_of(&self, user: &UserName) -> Option<PeerId> {
+        let notes = self.0.lock().unwrap();
+        let met = notes.iter().filter(|(_, note)| note.1);
+        let mut met = met.map(|(key, _)| *key);
+        met.find(|key| name(number_of(*key)) == *user)
+    }
+}
 
 pub(super) struct Side {
     pub(super) machine: Talks,
@@ -35,21 +55,16 @@ pub(super) struct Side {
     pub(super) heard: Vec<(usize, String)>,
     /// Does its program take what is said?
     pub(super) shows: bool,
-    known: Known,
+    known: Notes,
 }
 
 impl Side {
     fn new(number: usize, now: Instant) -> Self {
-        let known = Known::default();
-        let regards = Arc::clone(&known);
-        let regards = move |_: &UserName, key| {
-            let known = regards.lock().unwrap();
-            known.get(&key).copied().unwrap_or(Regard::Unknown)
-        };
+        let known = Notes::default();
         let policy = (Accept::Ask, Duration::from_secs(300));
         let own = (name(number), key(number));
         Self {
-            machine: Talks::new(own, Box::new(regards), policy, now),
+            machine: Talks::new(own, Box::new(known.clone()), policy, now),
             events: Vec::new(),
             heard: Vec::new(),
             shows: true,
@@ -171,11 +186,14 @@ impl World {
     }
 
     pub(super) fn regard(&mut self, side: usize, of: usize, regard: Regard) {
-        self.sides[side]
-            .known
-            .lock()
-            .unwrap()
-            .insert(key(of), regard);
+        let mut notes = self.sides[side].known.0.lock().unwrap();
+        notes.insert(key(of), Note(regard, true));
+    }
+
+    /// As [`World::regard`], of a key that was never met under its name.
+    pub(super) fn regard_nameless(&mut self, side: usize, of: usize, regard: Regard) {
+        let mut notes = self.sides[side].known.0.lock().unwrap();
+        notes.insert(key(of), Note(regard, false));
     }
 
     /// Do both talk over the same connection?
@@ -409,6 +427,9 @@ impl World {
                     side.heard.push((number_of(*key), text.as_str().to_owned()));
                 }
                 side.machine.handle_shown(*link, *number, side.shows);
+            }
+            Event::Asked(question) if !side.shows => {
+                return side.machine.handle_unshown(now, question.id);
             }
             Event::Began { key, .. } if greets => {
                 let hello = text(&format!("hello from u{number}"));
