@@ -3,8 +3,6 @@
 //! Trust and blocks belong to keys; a name only leads to one. What needs nobody but ourselves works with the
 //! state directory alone, where no peer runs.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -13,15 +11,12 @@ use super::args::{JoinArgs, OnceArgs};
 use super::command::Command;
 use super::executor::{Executor, parse_user};
 use super::exit::{Class, Failure};
-use super::options::AddArgs;
 use super::passphrase::words_at;
 use super::screen::Screen;
 use super::setup::{Home, WithoutHome};
 use super::table::{Column, table};
 use crate::crypto::words;
-use crate::peer::Readers;
 use crate::peer::people::{People, PeopleError, Person, Regard, Standing};
-use crate::wire::MAX_AUDIENCE;
 use crate::wire::id::{Fingerprint, PeerId};
 use crate::wire::text::UserName;
 
@@ -157,8 +152,21 @@ impl Executor {
     }
 
     /// The key of whoever is here under this name now.
-    async fn key_here(&self, user: &UserName) -> Result<Option<PeerId>, Failure> {
+    pub(super) async fn key_here(&self, user: &UserName) -> Result<Option<PeerId>, Failure> {
         Ok(self.peer.who(user).await?.map(|entry| entry.peer))
+    }
+
+    /// The key that this name was met with, and the one that it has here now. Whoever is known may be out of
+    /// reach, or the tracker.
+    pub(super) async fn keys_of(
+        &self,
+        user: &UserName,
+    ) -> Result<(Option<PeerId>, Option<PeerId>), Failure> {
+        let known = self.peer.people().key_of(user);
+        match self.key_here(user).await {
+            Err(_) if known.is_some() => Ok((known, None)),
+            here => Ok((known, here?)),
+        }
     }
 
     /// A person other than ourselves.
@@ -173,12 +181,7 @@ impl Executor {
     pub(super) async fn trust(&self, user: &str, print: Option<&str>) -> Result<(), Failure> {
         let user = self.other(user)?;
         let print = print.map(parse_print).transpose()?;
-        let known = self.peer.people().key_of(&user);
-        let here = match self.key_here(&user).await {
-            // Whoever is known can be trusted from anywhere.
-            Err(_) if known.is_some() => None,
-            here => here?,
-        };
+        let (known, here) = self.keys_of(&user).await?;
         let key = match (print, here, known) {
             (_, None, None) => return Err(nobody(&user)),
             (Some(print), ..) => {
@@ -227,62 +230,6 @@ impl Executor {
         acquaintances.done("block", &name, key, "You block", "under every name")
     }
 
-    /// The one who is meant, whom something is for: by the key that the name was met with, else by the one that
-    /// it has here.
-    pub(super) async fn addressee(&self, user: &str) -> Result<(UserName, PeerId), Failure> {
-        let user = self.other(user)?;
-        let people = self.peer.people();
-        let known = people.key_of(&user);
-        let here = match self.key_here(&user).await {
-            // Whoever is known may be away.
-            Err(_) if known.is_some() => None,
-            here => here?,
-        };
-        let key = match (known, here) {
-            (Some(known), Some(now)) if known != now => {
-                return Err(changed_key(&user, known, now));
-            }
-            (Some(key), _) | (None, Some(key)) => key,
-            (None, None) => return Err(nobody(&user)),
-        };
-        if people.regard(&user, key) == Regard::Blocked {
-            let failure = Failure::new(Class::Refused, format!("{user} is blocked"));
-            return Err(failure.hint(format!("unblock {user} first")));
-        }
-        people.meet(&user, key);
-        Ok((user, key))
-    }
-
-    /// What is for whom, and for how long. What reads as a time and is somebody's name as well is asked about.
-    pub(super) async fn readers(
-        &self,
-        args: &AddArgs,
-    ) -> Result<(Readers, Option<Duration>), Failure> {
-        let (time, names) = args.time_and_readers().map_err(Failure::usage)?;
-        for word in args.readers.iter().filter(|word| AddArgs::is_time(word)) {
-            let Ok(user) = word.parse::<UserName>() else {
-                continue;
-            };
-            let is_known = self.peer.people().key_of(&user).is_some();
-            if is_known || matches!(self.key_here(&user).await, Ok(Some(_))) {
-                let line = format!("\"{word}\" is a time, and somebody's name");
-                let hint = format!("write --time {word}, or --for @{word}");
-                return Err(Failure::usage(line).hint(hint));
-            }
-        }
-        if names.is_empty() {
-            return Ok((Readers::Everybody, time));
-        }
-        let mut people = Vec::new();
-        for name in names {
-            let (user, key) = self.addressee(name).await?;
-            people.push((key, user));
-        }
-        let readers = Readers::of(people);
-        let many = || Failure::usage(format!("a share is for at most {MAX_AUDIENCE} people"));
-        Ok((readers.ok_or_else(many)?, time))
-    }
-
     /// Who is here with this key print, or under this name.
     async fn find_here(&self, who: &str) -> Result<Option<Meant>, Failure> {
         if who.parse::<Fingerprint>().is_ok() {
@@ -301,11 +248,7 @@ impl Executor {
 
     pub(super) async fn verify(&self, user: &str) -> Result<(), Failure> {
         let user = self.other(user)?;
-        let known = self.peer.people().key_of(&user);
-        let here = match self.key_here(&user).await {
-            Err(_) if known.is_some() => None,
-            here => here?,
-        };
+        let (known, here) = self.keys_of(&user).await?;
         let key = here.or(known).ok_or_else(|| nobody(&user))?;
         let own = self.peer.id();
         let places = tokio::task::spawn_blocking(move || words::spoken(&own, &key)).await;
@@ -408,7 +351,8 @@ fn parse_print(text: &str) -> Result<Fingerprint, Failure> {
         .map_err(|error| Failure::usage(format!("\"{text}\" is {error}")))
 }
 
-fn nobody(user: &UserName) -> Failure {
+/// Nobody of that name was ever seen.
+pub(super) fn nobody(user: &UserName) -> Failure {
     let line = format!("nobody named {user} is here, and you never met one");
     Failure::new(Class::NotFound, line)
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod ask;
+mod audience;
 mod chat;
 pub mod choice;
 mod chronicle;
