@@ -247,6 +247,7 @@ impl Executor {
     /// # Errors
     /// The first failure, or that some failed.
     pub async fn share(&self, args: &AddArgs) -> Result<(), Failure> {
+        let copies = self.copies_of(args);
         let paths = &args.paths;
         let name = args.as_name.as_deref().map(parse_name).transpose()?;
         if name.is_some() && paths.len() > 1 {
@@ -261,11 +262,11 @@ impl Executor {
             },
         )?;
         let (readers, time) = self.readers(args).await?;
-        let lock = self.lock_of(args).await?;
+        let mut lock = self.lock_of(args, copies).await?;
         let mut failures = Vec::new();
         for (number, path) in paths.iter().enumerate() {
             let (name, readers) = (name.clone(), readers.clone());
-            let shared = match (&lock, time) {
+            let shared = match (&mut lock, time) {
                 (Some(lock), time) => {
                     self.share_locked((lock, number), path, (name, readers), time)
                         .await

@@ -30,8 +30,8 @@ const LARGE_LEN: u64 = 256 << 20;
 pub(super) enum Lock {
     /// Copies are made with this password.
     Password(Password),
-    /// They are there.
-    Copies(Vec<PathBuf>),
+    /// They were made before; what is not shared of them in the end is gone with this.
+    Copies(Vec<Option<LockedCopy>>),
 }
 
 /// Can each of these be locked? Asked before a password is: a folder cannot.
@@ -86,20 +86,30 @@ fn tell_large(path: &Path, screen: &Screen) {
 }
 
 impl Executor {
+    /// The copies that came with a command: from now on it answers for them, whatever becomes of it.
+    pub(super) fn copies_of(&self, args: &AddArgs) -> Vec<Option<LockedCopy>> {
+        let copies = args.copies.iter();
+        copies.map(|copy| self.peer.locker().take(copy)).collect()
+    }
+
     /// What the files of a command are to be locked with; `None` when they are not.
     ///
     /// # Errors
     /// When something cannot be locked, or there is no password.
-    pub(super) async fn lock_of(&self, args: &AddArgs) -> Result<Option<Lock>, Failure> {
+    pub(super) async fn lock_of(
+        &self,
+        args: &AddArgs,
+        copies: Vec<Option<LockedCopy>>,
+    ) -> Result<Option<Lock>, Failure> {
         if !args.lock {
             return Ok(None);
         }
         all_lockable(&args.paths)?;
-        if !args.copies.is_empty() {
-            if args.copies.len() != args.paths.len() {
+        if !copies.is_empty() {
+            if copies.len() != args.paths.len() {
                 return Err(Failure::usage("for each file one copy is needed"));
             }
-            return Ok(Some(Lock::Copies(args.copies.clone())));
+            return Ok(Some(Lock::Copies(copies)));
         }
         let password = match (&args.secret, &args.lock_password_file, self.asking) {
             (Some(password), ..) => password.clone(),
@@ -116,7 +126,7 @@ impl Executor {
     /// When it cannot be shared.
     pub(super) async fn share_locked(
         &self,
-        (lock, number): (&Lock, usize),
+        (lock, number): (&mut Lock, usize),
         path: &Path,
         (name, readers): (Option<FileName>, Readers),
         time: Option<Duration>,
@@ -127,8 +137,7 @@ impl Executor {
                 self.peer.locker().make(path, password.clone()).await?
             }
             Lock::Copies(copies) => {
-                let copy = copies.get(number);
-                let taken = copy.and_then(|copy| self.peer.locker().take(copy));
+                let taken = copies.get_mut(number).and_then(Option::take);
                 taken.ok_or_else(|| ShareError::Local {
                     path: path.to_owned(),
                     reason: "its locked copy is not there".to_owned(),

@@ -4,6 +4,7 @@
 //! there. Names are compared one by one: what is for one person is little.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::index::{Count, NameId, Rank};
@@ -15,6 +16,9 @@ use crate::wire::text::{fold, without_accents};
 
 /// Names that one look compares. A millisecond or so.
 const STEP: usize = 10_000;
+
+/// Files of one peer for one other person: who gets them did not ask for them, and finds them first.
+pub(super) const MAX_PARCELS: usize = 1000;
 
 /// A file of one owner, as each who may see it has it on its list.
 #[derive(Debug)]
@@ -52,6 +56,21 @@ pub(super) struct Parcels {
     parcels: BTreeMap<Key, Arc<Parcel>>,
     /// The length that the owner says.
     by_content: BTreeMap<(PeerId, ContentId, PeerNumber, u64), u64>,
+    /// How many are on each list, in all and of each owner: asked for with every page.
+    counts: BTreeMap<PeerId, usize>,
+    counts_of: BTreeMap<(PeerId, PeerNumber), usize>,
+}
+
+/// Adds one, or takes one off; what is none has no entry.
+fn count_on<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, is_more: bool) {
+    let count = counts.entry(key);
+    match count {
+        Entry::Occupied(mut count) if is_more => *count.get_mut() += 1,
+        Entry::Occupied(count) if *count.get() <= 1 => drop(count.remove()),
+        Entry::Occupied(mut count) => *count.get_mut() -= 1,
+        Entry::Vacant(count) if is_more => drop(count.insert(1)),
+        Entry::Vacant(_) => {}
+    }
 }
 
 /// A term as names are compared with it.
@@ -62,7 +81,7 @@ struct Term {
 
 impl Parcels {
     pub(super) fn is_empty(&self) -> bool {
-        self.parcels.is_empty()
+        self.parcels.is_empty() && self.counts.is_empty() && self.counts_of.is_empty()
     }
 
     /// Adds a file of `owner` to the lists of `audience` and its own.
@@ -88,6 +107,8 @@ impl Parcels {
             self.parcels
                 .insert((reader, owner, number), Arc::clone(&parcel));
             self.by_content.insert(lies, file.len);
+            count_on(&mut self.counts, reader, true);
+            count_on(&mut self.counts_of, (reader, owner), true);
             (reader, number)
         });
         let readers = readers.collect();
@@ -97,7 +118,10 @@ impl Parcels {
     /// Takes a file of `owner` off all lists.
     pub(super) fn remove(&mut self, owner: PeerNumber, file: &Publication, sent: &Sent) {
         for (reader, number) in &sent.readers {
-            self.parcels.remove(&(*reader, owner, *number));
+            if self.parcels.remove(&(*reader, owner, *number)).is_some() {
+                count_on(&mut self.counts, *reader, false);
+                count_on(&mut self.counts_of, (*reader, owner), false);
+            }
             self.by_content
                 .remove(&(*reader, file.content, owner, *number));
         }
@@ -185,7 +209,13 @@ impl Parcels {
 
     /// How many files `reader` may see.
     pub(super) fn len(&self, reader: PeerId) -> usize {
-        self.parcels.range(list_from(reader, Place::START)).count()
+        self.counts.get(&reader).copied().unwrap_or_default()
+    }
+
+    /// How many files of `owner` `reader` may see.
+    pub(super) fn len_of(&self, reader: PeerId, owner: PeerNumber) -> usize {
+        let count = self.counts_of.get(&(reader, owner));
+        count.copied().unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::catalog::{Catalog, Claim};
 use super::index::{Count, NameId, Rank};
-use super::parcels::{Found, Parcel, Parcels};
+use super::parcels::{Found, MAX_PARCELS, Parcel, Parcels};
 use super::reserved::Reserved;
 use super::roster::Roster;
 pub use super::roster::{Arrival, PeerNumber, Record};
@@ -192,7 +192,7 @@ impl Registry {
     /// Adds files of `peer`; those that are there already stay, and are for whom this says.
     ///
     /// # Errors
-    /// When it has too many; what still fitted was added.
+    /// When it has too many, in all or for one of these people; what still fitted was added.
     pub fn publish(&mut self, peer: PeerId, files: Files) -> Result<(), Refusal> {
         let Files { files, audience } = files;
         let number = self.roster.number_of(&peer);
@@ -209,14 +209,12 @@ impl Registry {
                 continue;
             }
             // Whom it was for counts no longer, whether it fits anew or not.
-            if let Some(sent) = record.parcels.remove(&file) {
-                record.weight -= sent.weight();
-                record.digest ^= file.mark(&sent.audience);
-                self.parcels.remove(number, &file, &sent);
-                self.files -= 1;
-            } else if self.catalog.remove(number, &mut record.files, &file) {
-                record.digest ^= file.mark(&Audience::EVERYBODY);
-                self.files -= 1;
+            let lists = (&mut self.catalog, &mut self.parcels);
+            self.files -= usize::from(take_out((number, record), &file, lists));
+            let mut others = audience.peers().iter().filter(|reader| **reader != peer);
+            if others.any(|reader| self.parcels.len_of(*reader, number) >= MAX_PARCELS) {
+                let limit = u32::try_from(MAX_PARCELS).unwrap_or(u32::MAX);
+                return Err(Refusal::TooManyFiles { limit });
             }
             let weight = audience.peers().len().max(1);
             if record.files.len() + record.weight + weight > MAX_FILES_PER_PEER {
@@ -245,15 +243,8 @@ impl Registry {
             return;
         };
         for file in files {
-            if let Some(sent) = record.parcels.remove(file) {
-                record.weight -= sent.weight();
-                record.digest ^= file.mark(&sent.audience);
-                self.parcels.remove(number, file, &sent);
-                self.files -= 1;
-            } else if self.catalog.remove(number, &mut record.files, file) {
-                record.digest ^= file.mark(&Audience::EVERYBODY);
-                self.files -= 1;
-            }
+            let lists = (&mut self.catalog, &mut self.parcels);
+            self.files -= usize::from(take_out((number, record), file, lists));
         }
     }
 
@@ -401,7 +392,7 @@ impl Registry {
     pub fn file_count_at(&self, reader: PeerId, number: PeerNumber) -> u32 {
         let record = self.roster.numbered(number);
         let open = record.map_or(0, |record| record.files.len());
-        let parcels = self.parcels.of(reader, number, 0).count();
+        let parcels = self.parcels.len_of(reader, number);
         u32::try_from(open + parcels).unwrap_or(u32::MAX)
     }
 
@@ -601,6 +592,25 @@ impl Registry {
             }
         }
     }
+}
+
+/// Takes a file of a peer off all lists, whomever it was for; was it there?
+fn take_out(
+    (number, record): (PeerNumber, &mut Record),
+    file: &Publication,
+    (catalog, parcels): (&mut Catalog, &mut Parcels),
+) -> bool {
+    if let Some(sent) = record.parcels.remove(file) {
+        record.weight -= sent.weight();
+        record.digest ^= file.mark(&sent.audience);
+        parcels.remove(number, file, &sent);
+        return true;
+    }
+    let was_there = catalog.remove(number, &mut record.files, file);
+    if was_there {
+        record.digest ^= file.mark(&Audience::EVERYBODY);
+    }
+    was_there
 }
 
 fn parcel_hit(record: &Record, parcel: &Parcel) -> Hit {

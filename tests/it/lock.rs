@@ -227,6 +227,26 @@ fn a_running_peer_never_sees_the_password_of_a_command() {
 }
 
 #[test]
+fn a_copy_that_the_running_peer_does_not_share_is_gone() {
+    let (group, _tracker, address) = world();
+    let mut peer = group.peer("ana", &address, &[]);
+    fs::write(group.path("more.txt"), "more").unwrap();
+    let args = [
+        "share",
+        "more.txt",
+        "--lock",
+        "--lock-password-file",
+        "right",
+        "--for",
+    ];
+    let output = run(&group, "ana.state", &[&args[..], &["nobody-here"]].concat());
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(names_in(&copies(&group)).len(), 0, "{output:?}");
+    peer.say("quit");
+    assert_eq!(peer.exit_within(Duration::from_secs(10)), Some(0));
+}
+
+#[test]
 fn a_locked_share_is_back_at_the_next_start_and_its_copy_goes_with_it() {
     let (group, _tracker, address) = world();
     let mut first = ana(&group, &address);

@@ -24,7 +24,7 @@ pub(super) fn explain(refusal: &Refusal) -> String {
         }
         Refusal::TooFast { wait_ms } => format!("too fast, wait {} s", wait_ms.div_ceil(1000)),
         Refusal::TooManyFiles { limit } => {
-            format!("the tracker takes at most {limit} files of one peer")
+            format!("the tracker takes at most {limit} such files of one peer")
         }
         Refusal::Full => "the tracker has as many peers as it may".to_owned(),
         Refusal::NoSuchUser => "nobody of that name is here".to_owned(),

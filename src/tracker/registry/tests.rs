@@ -325,9 +325,49 @@ fn whom_a_file_is_for_may_change_and_each_owner_says_it_for_itself() {
 #[test]
 fn a_file_for_several_people_counts_once_for_each() {
     let mut registry = registry();
-    let many = (0..MAX_FILES_PER_PEER).map(|n| file(&format!("f{n}"), 1));
-    let refused = registry.publish(peer(1), restricted(many.collect(), &[3, 4, 5]));
-    assert!(matches!(refused, Err(Refusal::TooManyFiles { .. })));
+    let mut publish = |first: u8| {
+        let many = (0..MAX_PARCELS).map(|n| file(&format!("{first} {n}"), 1));
+        registry.publish(
+            peer(1),
+            restricted(many.collect(), &[first, first + 1, first + 2]),
+        )
+    };
+    let refused = (3..=240).step_by(3).find_map(|first| publish(first).err());
+    let limit = u32::try_from(MAX_FILES_PER_PEER).unwrap();
+    assert_eq!(refused, Some(Refusal::TooManyFiles { limit }));
     let count = registry.record(&peer(1)).unwrap().file_count() as usize;
     assert_eq!(count, MAX_FILES_PER_PEER / 3);
+}
+
+#[test]
+fn nobody_is_sent_more_than_a_bounded_number_of_files_by_one_peer() {
+    let mut registry = registry();
+    let many = |owner: &str| {
+        (0..=MAX_PARCELS)
+            .map(|n| file(&format!("{owner} {n}"), 1))
+            .collect()
+    };
+    let limit = u32::try_from(MAX_PARCELS).unwrap();
+    let full = Err(Refusal::TooManyFiles { limit });
+    let sent = |registry: &Registry, user: &str| {
+        registry.file_count_of(peer(3), &user.parse().unwrap()) as usize
+    };
+    assert_eq!(
+        registry.publish(peer(1), restricted(many("ana"), &[3])),
+        full
+    );
+    assert_eq!(sent(&registry, "ana"), MAX_PARCELS);
+    let one = || vec![file("one", 1)];
+    assert_eq!(registry.publish(peer(1), restricted(one(), &[2, 3])), full);
+    assert_eq!(registry.publish(peer(1), restricted(one(), &[2])), Ok(()));
+    // Others may, it may send others, and again to the same when there is room.
+    assert_eq!(registry.publish(peer(2), restricted(one(), &[3])), Ok(()));
+    assert_eq!(registry.name_count_for(peer(3)), MAX_PARCELS + 1);
+    registry.unpublish(peer(1), &[file("ana 0", 1)]);
+    assert_eq!(sent(&registry, "ana"), MAX_PARCELS - 1);
+    assert_eq!(registry.publish(peer(1), restricted(one(), &[3])), Ok(()));
+    for owner in [1, 2] {
+        registry.leave(peer(owner)).unwrap();
+    }
+    assert!(registry.parcels.is_empty() && registry.name_count_for(peer(3)) == 0);
 }
