@@ -25,7 +25,7 @@ use self::outcome::Waiting;
 use super::connection::{Reader, Writer};
 use super::control::Control;
 use super::dial::dial;
-use super::event::Event;
+use super::event::{Event, RequestError};
 use super::listing;
 use super::membership::Membership;
 use super::people::People;
@@ -38,6 +38,9 @@ use crate::wire::text::UserName;
 
 /// The first frame of a talk comes within this time.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// Without a tracker: who has met us is met by us within this time, as a rule, and looked for so often.
+const MEETING: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// News of offers that wait to be read.
 const OFFER_NEWS: usize = 1024;
 /// Tasks at the same time, those of connections among them that only wait for a last word.
@@ -221,12 +224,12 @@ impl Talker {
     }
 
     async fn check(self, link: LinkId, user: UserName) {
+        let key = self.lock().machine.key_of(link);
         let who = tokio::select! {
             () = self.0.shutdown.cancelled() => return,
-            who = listing::who(&self.0.control, &user) => who,
+            who = self.bearer(&user, key) => who,
         };
         self.act(|state, now| {
-            let key = state.machine.key_of(link);
             let checked = match who {
                 Ok(Some(entry)) if Some(entry.peer) == key => Checked::Fits(entry.user),
                 Ok(Some(_)) => Checked::WrongName,
@@ -235,6 +238,25 @@ impl Talker {
             };
             state.machine.handle_checked(now, link, checked);
         });
+    }
+
+    /// Who bears the name of whoever has this key. Without a tracker a neighbour may have met us before we have
+    /// met it: it gets a moment.
+    async fn bearer(
+        &self,
+        user: &UserName,
+        key: Option<PeerId>,
+    ) -> Result<Option<PeerEntry>, RequestError> {
+        let until = tokio::time::Instant::now() + MEETING;
+        loop {
+            let who = listing::who(&self.0.control, user).await;
+            let fits = matches!(&who, Ok(Some(entry)) if Some(entry.peer) == key);
+            let is_over = tokio::time::Instant::now() >= until;
+            if fits || is_over || self.0.control.neighbours().is_none() {
+                return who;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Takes a connection on; `None` when this peer is leaving.

@@ -11,7 +11,7 @@ use p2pfs::wire::beacon::{Beacon, Instance};
 use p2pfs::wire::packet::Role;
 
 use crate::support::network::{Families, Network};
-use crate::support::{Group, PATIENCE, Process, assert_same, text, wait_until};
+use crate::support::{Group, PATIENCE, Process, assert_same, names_in, text, wait_until};
 
 /// UDP port of beacons.
 const PORT: u16 = 9009;
@@ -305,7 +305,88 @@ fn neighbours_talk_without_a_tracker() {
         bob.wait_for("<ana to all> to everybody");
         through(1, "ana", &["disconnect", "bob"]);
         bob.wait_for("ana has ended the talk");
+        // A command that joins by itself looks around before it says that nobody is here.
+        let args = [
+            "msg",
+            "ana",
+            "in passing",
+            "--tracker",
+            "none",
+            "--name",
+            "carl",
+        ];
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| through(2, "once", &args));
+            ana.wait_for("? carl");
+            through(1, "ana", &["accept"]);
+            asking.join().unwrap();
+        });
+        ana.wait_for("<carl> in passing");
     }
+}
+
+/// Shows: what the users of P2P Chat and File Transfer typed does what it did, without a tracker: who is here, a
+/// connection that is approved or denied, messages to one and to all, a file that is accepted, paused, resumed and
+/// checked, and the end.
+#[test]
+fn p2p_chat_and_file_transfer_line_by_line() {
+    let group = Group::new();
+    let network = Network::with(3, Families::Both);
+    let film = group.file("film.mkv", 6 << 20, 1);
+    let mut ana = peer(&network, &group, 1, "ana", &[]);
+    let mut bob = peer(&network, &group, 2, "bob", &["--down-limit", "1MiB"]);
+    let mut eva = peer(&network, &group, 3, "eva", &[]);
+    for _ in 0..2 {
+        ana.wait_for("is here");
+        bob.wait_for("is here");
+        eva.wait_for("is here");
+    }
+    let people = ask(&mut ana, "/list");
+    assert!(
+        ["ana", "bob", "eva"]
+            .iter()
+            .all(|name| people.contains(name)),
+        "{people}"
+    );
+
+    ana.say("/connect bob");
+    bob.wait_for("? ana");
+    bob.say("/yes");
+    ana.wait_for("You talk with bob");
+    bob.wait_for("You talk with ana");
+    ana.say("/connect eva");
+    eva.wait_for("? ana");
+    eva.say("/no");
+    ana.wait_for("eva");
+    ana.say("/msg bob is \"this\" the place?");
+    bob.wait_for("<ana> is \"this\" the place?");
+    bob.say("/all it is");
+    ana.wait_for("<bob to all> it is");
+
+    ana.say("/send bob film.mkv");
+    bob.wait_for("wants to send film.mkv, 6.0 MiB");
+    assert!(
+        names_in(&group.path("bob")).is_empty(),
+        "nothing is there before it is accepted"
+    );
+    bob.say("/yes");
+    ana.wait_for("bob has accepted film.mkv");
+    wait_to_see(&mut bob, "/transfers", "1 peer");
+    bob.say("/pause 1");
+    bob.wait_for("Paused 1");
+    wait_to_see(&mut bob, "/transfers", "paused");
+    bob.say("/resume 1");
+    bob.say("/limit off");
+    bob.wait_for("Download successful: film.mkv");
+    assert_same(&film, &group.path("bob/downloaded_film.mkv"), 6 << 20);
+    ana.wait_for("bob has all of film.mkv");
+
+    ana.say("/disconnect bob");
+    bob.wait_for("ana has ended the talk");
+    assert!(ask(&mut bob, "/help").contains("connect"));
+    ana.say("/exit");
+    assert_eq!(ana.exit_within(Duration::from_secs(10)), Some(0));
+    bob.wait_for("ana has left");
 }
 
 /// Records so many beacons that come from an address.

@@ -18,6 +18,7 @@ impl Peer {
     /// # Errors
     /// When nobody of that name is here, is reached, or says yes; when the name has another key than before.
     pub async fn connect(&self, user: &UserName) -> Result<(), TalkError> {
+        self.look_around().await;
         self.0.talker.connect(user).await.map(drop)
     }
 
@@ -31,6 +32,7 @@ impl Peer {
     /// # Errors
     /// As [`Self::connect`]; also when too many messages are on their way.
     pub async fn say(&self, user: &UserName, text: ChatText) -> Result<Delivery, TalkError> {
+        self.look_around().await;
         self.0.talker.say_to(user, text).await
     }
 
@@ -79,6 +81,7 @@ impl Peer {
     /// # Errors
     /// As [`Self::connect`]; also when it is not accepted.
     pub async fn offer(&self, user: &UserName, what: Offer) -> Result<OfferId, TalkError> {
+        self.look_around().await;
         self.0.talker.offer(user, what).await
     }
 
