@@ -30,6 +30,12 @@ impl Executor {
             let failure = Failure::new(Class::Refused, format!("{user} is blocked"));
             return Err(failure.hint(format!("unblock {user} first")));
         }
+        if known.is_none() {
+            let print = key.fingerprint();
+            self.screen.note(&format!(
+                "{user} was not met before and has the key {print} here; verify {user} tells whether that is so"
+            ));
+        }
         people.meet(&user, key);
         Ok((user, key))
     }

@@ -328,6 +328,15 @@ fn whom_it_is_for_has_to_be_somebody_and_the_one_who_was_met() {
         objects(&group, "ana", &["list"]).is_empty(),
         "nothing was shared"
     );
+    for is_new in [true, false] {
+        let output = ask(&group, "ana", &["share", "a.txt", "--for", "bob"]);
+        let told = text(&output.stderr).contains("bob was not met before and has the key ");
+        assert_eq!(
+            (output.status.success(), told),
+            (true, is_new),
+            "{output:?}"
+        );
+    }
     ana.say("add a.txt --for 2h");
     ana.wait_for("for 2 h");
     assert_eq!(own(&group, "ana", "a.txt")["for"], Value::Null);
