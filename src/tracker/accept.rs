@@ -39,6 +39,8 @@ pub(super) struct Lobby {
     pub(super) needs_password: bool,
     pub(super) metrics: Arc<Metrics>,
     pub(super) notices: Notices,
+    /// Somebody runs it for its own sake, and wants to see who guesses at it.
+    pub(super) is_watched: bool,
 }
 
 impl Lobby {
@@ -56,6 +58,7 @@ impl Lobby {
             needs_password: false,
             metrics,
             notices: Notices::new(Instant::now()),
+            is_watched: true,
         }
     }
 }
@@ -77,7 +80,7 @@ impl Host for Lobby {
     fn turned_away(&self, from: IpAddr, why: Turned) {
         self.metrics.turned_away(why);
         if let Some(notice) = self.notices.note(from, why) {
-            notice.log();
+            notice.log(self.is_watched);
         }
     }
 }

@@ -233,6 +233,7 @@ impl Tracker {
         let (doorman, logins) = doorman.unzip();
         let mut lobby = Lobby::new(group, identity, member_key, Arc::clone(&metrics));
         lobby.needs_password = doorman.is_some();
+        lobby.is_watched = owner.is_none();
         let endpoint = Endpoint::new(office, rhythm, sockets.len(), random);
         let mut service = Service::new(settings.max_peers, interfaces_and_links());
         service.set_owner(owner);
@@ -440,7 +441,7 @@ async fn tell(metrics: Arc<Metrics>, lobby: Arc<Lobby>, shutdown: CancellationTo
         let now = Instant::now();
         metrics.sample(now);
         for notice in lobby.notices.sum(now) {
-            notice.log();
+            notice.log(lobby.is_watched);
         }
         if now >= next_summary {
             next_summary = now + SUMMARY_EVERY;

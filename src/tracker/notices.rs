@@ -131,14 +131,13 @@ impl Notices {
 }
 
 impl Notice {
-    /// Puts it into the log: a wrong passphrase where it is seen without `-v`.
-    pub fn log(&self) {
+    /// Puts it into the log: a wrong passphrase where it is seen without `-v`, if the tracker `is_watched`.
+    pub fn log(&self, is_watched: bool) {
         let (what, times) = (words(self.why), self.times);
-        match (self.why, self.from) {
-            (Turned::Unproved | Turned::Limited, Some(from)) => {
-                tracing::warn!(%from, times, "{what}");
-            }
-            (Turned::Unproved | Turned::Limited, None) => {
+        let is_loud = is_watched && matches!(self.why, Turned::Unproved | Turned::Limited);
+        match (is_loud, self.from) {
+            (true, Some(from)) => tracing::warn!(%from, times, "{what}"),
+            (true, None) => {
                 tracing::warn!(sources = self.sources, times, "{what}, from many sources");
             }
             (_, Some(from)) => tracing::info!(%from, times, "{what}"),
