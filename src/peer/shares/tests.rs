@@ -374,7 +374,9 @@ async fn what_was_decided_while_a_file_was_read_again_holds() {
 
 #[tokio::test]
 async fn one_file_at_two_paths_has_one_audience_live_and_after_a_change_and_a_start() {
-    for public_first in [true, false] {
+    for (is_public_first, [public, few]) in
+        [(true, ["a", "b"]), (false, ["a", "b"]), (true, ["b", "a"])]
+    {
         let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let background = || {
             let (events, _) = mpsc::channel(1);
@@ -392,8 +394,8 @@ async fn one_file_at_two_paths_has_one_audience_live_and_after_a_change_and_a_st
         let first = background();
         let (shares, _withdrawn) = Shares::new(first.clone());
         let take = |place: &str, readers| shares.take(Subject::Named(path(place), None, readers));
-        let mut all = [("a", Readers::Everybody), ("b", ana())];
-        if !public_first {
+        let mut all = [(public, Readers::Everybody), (few, ana())];
+        if !is_public_first {
             all.reverse();
         }
         for (place, readers) in all {
@@ -425,12 +427,12 @@ async fn one_file_at_two_paths_has_one_audience_live_and_after_a_change_and_a_st
             is_for_ana(&shares);
         }
         // Each place has its own readers, as soon as the same does not lie there any more.
-        std::fs::write(path("b"), "another").unwrap();
-        let old = second.kept.at(&path("b")).pop().unwrap();
+        std::fs::write(path(few), "another").unwrap();
+        let old = second.kept.at(&path(few)).pop().unwrap();
         let entry = shares.prepare(Subject::Before(old.clone())).await.unwrap();
         let taken = shares.replace(entry).unwrap();
         assert_eq!(taken.shared.readers, ana());
-        assert_eq!(second.kept.at(&path("a"))[0].readers, Readers::Everybody);
+        assert_eq!(second.kept.at(&path(public))[0].readers, Readers::Everybody);
         assert!(taken.gone.iter().any(|gone| gone.file == old.file));
     }
 }
