@@ -218,6 +218,12 @@ impl Executor {
                         let line = "that question has only just come";
                         return Err(Failure::usage(line).hint("answer once more if it is meant"));
                     }
+                    (Pending::Changed, Some(first)) => {
+                        let people = self.peer.people();
+                        self.talking.asked(&self.screen, people, first);
+                        let line = "nothing was answered: that question came while you typed";
+                        return Err(Failure::usage(line).hint("answer once more if it is meant"));
+                    }
                     _ => return Err(Failure::new(Class::NotFound, "nobody asks anything")),
                 }
             }
@@ -231,6 +237,7 @@ impl Executor {
             let line = format!("{user} does not wait for an answer any more");
             return Err(Failure::new(Class::NotFound, line));
         }
+        self.talking.answered(question.id);
         let (command, line) = match verdict {
             Verdict::No => ("deny", format!("You said no to {user}")),
             Verdict::Yes => ("accept", String::new()),
@@ -303,6 +310,11 @@ fn unanswered(user: &UserName) -> Failure {
 /// What is said, as one text.
 fn chat_text(words: &[String]) -> Result<ChatText, Failure> {
     let text = words.join(" ");
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "a message needs a text, and this one is empty",
+        ));
+    }
     text.parse().map_err(|_| {
         Failure::usage(format!(
             "a message has 1 to {MAX_CHAT_LEN} bytes, and this one {}",

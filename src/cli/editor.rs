@@ -31,6 +31,7 @@ use super::history::History;
 use super::live::Board;
 use super::modes;
 use super::screen::{terminal_size, write_terminal as write};
+use super::talking::Talking;
 use crate::wire::text::is_invisible;
 
 /// Where the prompt stands again after the printer's text: rustyline ends that with a new line.
@@ -60,6 +61,7 @@ pub fn start(
     prompt: &'static str,
     board: Arc<Board>,
     known: impl Known + Send + 'static,
+    talking: Talking,
     history: History,
 ) -> Result<Typing, ReadlineError> {
     let config = Config::builder()
@@ -78,6 +80,7 @@ pub fn start(
     editor.set_helper(Some(Aid {
         board: Arc::clone(&board),
         known: Box::new(known),
+        talking: talking.clone(),
         typed: Arc::clone(&typed),
         prompt_width: prompt.width(),
         has_styles: modes::has_styles(),
@@ -103,7 +106,10 @@ pub fn start(
             std::thread::sleep(MERGING);
         }
     });
-    std::thread::spawn(move || edit(editor, prompt, &board, history, &entries, &may_go_on));
+    std::thread::spawn(move || {
+        let places = (&*board, &talking);
+        edit(editor, prompt, places, history, &entries, &may_go_on);
+    });
     Ok(Typing {
         entries: received,
         go_on,
@@ -128,7 +134,7 @@ impl Typing {
 fn edit(
     mut editor: Editor<Aid, MemHistory>,
     prompt: &str,
-    board: &Board,
+    (board, talking): (&Board, &Talking),
     mut history: History,
     entries: &mpsc::Sender<Entry>,
     may_go_on: &std::sync::mpsc::Receiver<()>,
@@ -139,6 +145,7 @@ fn edit(
         for line in history.lines() {
             let _ = editor.history_mut().add(line);
         }
+        talking.typed("");
         let read = editor.readline(prompt);
         board.release(write);
         let entry = match read {
@@ -206,6 +213,8 @@ impl ConditionalEventHandler for Key {
 struct Aid {
     board: Arc<Board>,
     known: Box<dyn Known + Send>,
+    /// Told of each change of the line.
+    talking: Talking,
     /// Columns from the beginning of the prompt to the cursor, as last seen.
     typed: Arc<AtomicUsize>,
     prompt_width: usize,
@@ -262,6 +271,7 @@ impl Hint for Shown {
 impl Hinter for Aid {
     type Hint = Shown;
     fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<Shown> {
+        self.talking.typed(line);
         let typed = self.prompt_width + line.get(..pos).unwrap_or(line).width();
         self.typed.store(typed, Ordering::Relaxed);
         if !self.has_styles || pos < line.len() {

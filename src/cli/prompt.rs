@@ -233,7 +233,8 @@ fn edit(executor: &Executor, screen: &Screen) -> Option<(Typing, Editing)> {
         screen: screen.clone(),
         tasks: Vec::new(),
     };
-    let typing = editor::start(PROMPT, board.clone(), executor.clone(), history);
+    let (known, talking) = (executor.clone(), executor.talking.clone());
+    let typing = editor::start(PROMPT, board.clone(), known, talking, history);
     let typing = match typing {
         Ok(typing) => typing,
         Err(error) => {

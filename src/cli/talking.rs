@@ -43,9 +43,39 @@ pub(super) type Turn = Arc<tokio::sync::Mutex<()>>;
 struct State {
     /// Messages since we wrote, by key.
     unread: HashMap<PeerId, u32>,
-    /// The question that stands there, since when.
-    shown: Option<(QuestionId, Instant)>,
+    shown: Option<Shown>,
+    /// What stood there when the line that is typed was begun; nothing is typed yet without it.
+    begun: Option<Begun>,
     rang: Option<Instant>,
+}
+
+/// The question that stands there.
+#[derive(Clone, Debug)]
+struct Shown {
+    id: QuestionId,
+    user: UserName,
+    since: Instant,
+}
+
+/// What stood there when the first character of a line came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// No question.
+    Alone,
+    /// One that had only just come.
+    TooNew(QuestionId),
+    /// One that could have been read.
+    Under(QuestionId),
+}
+
+impl State {
+    fn stands(&self) -> Begun {
+        match &self.shown {
+            None => Begun::Alone,
+            Some(shown) if shown.since.elapsed() < TOO_NEW => Begun::TooNew(shown.id),
+            Some(shown) => Begun::Under(shown.id),
+        }
+    }
 }
 
 /// What an answer that names nobody means.
@@ -57,6 +87,8 @@ pub enum Pending {
     Question(QuestionId),
     /// One that has only just come: whoever typed may have meant another one.
     TooNew,
+    /// Another one than stood there when the answer was begun.
+    Changed,
 }
 
 impl Talking {
@@ -158,7 +190,15 @@ impl Talking {
 
     /// Shows the question that is first now.
     pub fn asked(&self, screen: &Screen, people: &People, question: &Question) {
-        self.lock().shown = Some((question.id, Instant::now()));
+        {
+            let mut state = self.lock();
+            let again = state.shown.take_if(|shown| shown.id == question.id);
+            state.shown = Some(again.unwrap_or_else(|| Shown {
+                id: question.id,
+                user: question.user.clone(),
+                since: Instant::now(),
+            }));
+        }
         let line = asks(question, people, screen.width());
         self.tell(screen, &line);
         let _ = screen.object(&question_json(question));
@@ -166,33 +206,55 @@ impl Talking {
 
     /// The question of this number is moot.
     fn unasked(&self, screen: &Screen, id: QuestionId) {
-        let mut state = self.lock();
-        if state.shown.take_if(|(shown, _)| *shown == id).is_some() {
-            drop(state);
-            screen.note("? nobody waits for that answer any more");
+        if let Some(Shown { user, .. }) = self.settled(id) {
+            screen.note(&format!("! {user} waits for no answer any more"));
         }
+    }
+
+    /// The question of this number is answered.
+    pub fn answered(&self, id: QuestionId) {
+        let _ = self.settled(id);
+    }
+
+    /// It stands there no longer; what it was, if it did.
+    fn settled(&self, id: QuestionId) -> Option<Shown> {
+        self.lock().shown.take_if(|shown| shown.id == id)
+    }
+
+    /// The line that is typed now is this: an answer is meant for what stood there when it was begun.
+    pub fn typed(&self, line: &str) {
+        let mut state = self.lock();
+        state.begun = match (line, state.begun) {
+            ("", _) => None,
+            (_, None) => Some(state.stands()),
+            (_, begun) => begun,
+        };
     }
 
     /// Was this question shown?
     #[must_use]
     pub fn has_shown(&self, question: &Question) -> bool {
-        let shown = self.lock().shown;
-        shown.is_some_and(|(shown, _)| shown == question.id)
+        let state = self.lock();
+        let shown = state.shown.as_ref();
+        shown.is_some_and(|shown| shown.id == question.id)
     }
 
-    /// The question that somebody answers who names nobody; at a terminal it must have stood there.
+    /// The question that somebody answers who names nobody; at a terminal it must have stood there when
+    /// the line was begun.
     #[must_use]
     pub fn pending(&self, first: Option<&Question>, is_typed: bool) -> Pending {
         let Some(first) = first else {
             return Pending::Nothing;
         };
-        let shown = self.lock().shown;
-        match shown {
-            Some((id, since)) if id == first.id && (!is_typed || since.elapsed() >= TOO_NEW) => {
-                Pending::Question(id)
-            }
-            _ if is_typed => Pending::TooNew,
-            _ => Pending::Question(first.id),
+        if !is_typed {
+            return Pending::Question(first.id);
+        }
+        let state = self.lock();
+        match (state.begun, state.begun.unwrap_or_else(|| state.stands())) {
+            (_, Begun::Under(id)) if id == first.id => Pending::Question(id),
+            (_, Begun::TooNew(id)) if id == first.id => Pending::TooNew,
+            (None, _) => Pending::TooNew,
+            (Some(_), _) => Pending::Changed,
         }
     }
 
@@ -317,19 +379,76 @@ mod tests {
         let (first, second) = (question(1, 0), question(2, 0));
         assert_eq!(talking.pending(None, true), Pending::Nothing);
         let long_ago = Instant::now().checked_sub(TOO_NEW).unwrap();
-        talking.lock().shown = Some((first.id, long_ago));
+        let shown = |question: &Question, since| {
+            let (id, user) = (question.id, question.user.clone());
+            Some(Shown { id, user, since })
+        };
+        talking.lock().shown = shown(&first, long_ago);
         assert_eq!(
             talking.pending(Some(&first), true),
             Pending::Question(first.id)
         );
         assert_eq!(talking.pending(Some(&second), true), Pending::TooNew);
-        talking.lock().shown = Some((second.id, Instant::now()));
+        talking.lock().shown = shown(&second, Instant::now());
         assert_eq!(talking.pending(Some(&second), true), Pending::TooNew);
         // A script answers what there is.
         assert_eq!(
             talking.pending(Some(&second), false),
             Pending::Question(second.id)
         );
+    }
+
+    #[test]
+    fn an_answer_is_meant_for_the_question_under_which_it_was_begun() {
+        let talking = Talking::default();
+        let (first, second) = (question(1, 0), question(2, 0));
+        let long_ago = Instant::now().checked_sub(TOO_NEW).unwrap();
+        let show = |question: &Question, since| {
+            let (id, user) = (question.id, question.user.clone());
+            talking.lock().shown = Some(Shown { id, user, since });
+        };
+        let pending = |question: &Question| talking.pending(Some(question), true);
+        show(&first, long_ago);
+        talking.typed("a");
+        talking.typed("always");
+        assert_eq!(pending(&first), Pending::Question(first.id));
+        // The other one has stood there for long, too.
+        show(&second, long_ago);
+        talking.typed("always");
+        assert_eq!(pending(&second), Pending::Changed);
+        let by_script = talking.pending(Some(&second), false);
+        assert_eq!(by_script, Pending::Question(second.id));
+        // An empty line is begun anew.
+        talking.typed("");
+        assert_eq!(pending(&second), Pending::Question(second.id));
+        talking.typed("y");
+        assert_eq!(pending(&second), Pending::Question(second.id));
+        talking.typed("");
+        // Nobody reads so fast what has only just come.
+        show(&first, Instant::now());
+        talking.typed("y");
+        show(&first, long_ago);
+        assert_eq!(pending(&first), Pending::TooNew);
+        // Nor was there anything to answer when nobody asked.
+        talking.typed("");
+        talking.lock().shown = None;
+        talking.typed("y");
+        show(&first, long_ago);
+        assert_eq!(pending(&first), Pending::Changed);
+    }
+
+    #[test]
+    fn who_waits_no_longer_is_told_only_when_nobody_answered() {
+        let talking = Talking::default();
+        let (id, user) = (QuestionId(1), question(1, 0).user);
+        let since = Instant::now();
+        let shown = Shown { id, user, since };
+        talking.lock().shown = Some(shown.clone());
+        talking.answered(id);
+        assert!(talking.settled(id).is_none());
+        talking.lock().shown = Some(shown);
+        assert!(talking.settled(QuestionId(2)).is_none());
+        assert_eq!(talking.settled(id).unwrap().user.as_str(), "vader");
     }
 
     #[test]

@@ -174,6 +174,35 @@ fn row_76_enter_alone_is_no_and_a_question_never_takes_a_half_typed_line() {
     bob.wait_until("talking", |bob| bob.shown().contains("You talk with ana"));
 }
 
+#[test]
+fn an_answer_that_was_typed_for_one_person_is_given_to_no_other() {
+    let world = World::new();
+    let (mut ana, mut bob, mut eva) = (world.runs("ana"), world.runs("bob"), world.sits("eva"));
+    ana.say("connect eva --wait 3s");
+    eva.wait_until("asked", |eva| eva.shown().contains("? ana (never met"));
+    eva.press("always");
+    eva.wait_end("P2P> always");
+    ana.wait_for("eva did not answer");
+    eva.wait_until("withdrawn", |eva| {
+        eva.shown().contains("! ana waits for no answer any more")
+    });
+    bob.say("connect eva");
+    eva.wait_until("asked", |eva| eva.shown().contains("? bob (never met"));
+    eva.press("\r");
+    let shown = eva.wait_until("refused", |eva| {
+        eva.shown().contains("nothing was answered") && eva.shown().ends_with("P2P>")
+    });
+    assert_eq!(shown.matches("? bob (never met").count(), 2, "{shown}");
+    answers(&mut eva, "y", "You talk with bob");
+    bob.wait_for("You talk with eva");
+    bob.say("disconnect");
+    eva.wait_until("ended", |eva| eva.shown().contains("bob has ended"));
+    let record = eva.record();
+    assert!(!record.contains("You trust"), "{record}");
+    // Whoever was answered is not said to wait.
+    assert_eq!(record.matches("no answer any more").count(), 1, "{record}");
+}
+
 /// Shows: row 74: what others say is one line with their name before it, in each of its rows, whatever is in it.
 #[test]
 fn row_74_what_somebody_says_looks_like_nothing_else() {
@@ -434,6 +463,7 @@ fn scripts_talk_through_the_running_peer_and_by_their_own() {
         (&["msg", "ana", "hi"], 2, "ana is you"),
         (&["msg", "--all", "hi"], 5, "you talk with nobody"),
         (&["msg", "bob"], 2, "what to say to bob is missing"),
+        (&["msg", "bob", ""], 2, "a message needs a text"),
         (&["msg", "bob", "hi", "--wait", "1s"], 4, "did not answer"),
         (&["accept"], 5, "nobody asks anything"),
         (&["deny", "bob"], 5, "bob asks nothing"),
@@ -445,7 +475,7 @@ fn scripts_talk_through_the_running_peer_and_by_their_own() {
         assert!(said.contains(why) && said.lines().count() == 1, "{said}");
     }
     bob.wait_for("? ana");
-    bob.wait_for("nobody waits for that answer any more");
+    bob.wait_for("! ana waits for no answer any more");
     let long = "x".repeat(8193);
     let output = world.ask("ana", &["msg", "bob", &long]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
