@@ -456,8 +456,8 @@ pub fn event(event: &Event) -> Option<String> {
             format!("! the tracker is lost: {}; trying on", safe(reason))
         }
         Event::TrackerBack => "! the tracker is back".to_owned(),
-        Event::NeighbourMet { user } => format!("! {user} is here"),
-        Event::NeighbourGone { user, has_left } => match has_left {
+        Event::NeighbourMet { user, .. } => format!("! {user} is here"),
+        Event::NeighbourGone { user, has_left, .. } => match has_left {
             true => format!("! {user} has left"),
             false => format!("! {user} does not answer any more"),
         },

@@ -12,7 +12,7 @@ use super::screen::Screen;
 use super::status::Presence;
 use super::talking::Talking;
 use crate::peer::Event;
-use crate::peer::people::People;
+use crate::peer::people::{People, Regard};
 use crate::wire::text::safe;
 
 /// What is said of a source that has left.
@@ -113,12 +113,32 @@ pub async fn show_events(
         if event == Event::Left {
             return;
         }
-        if !talking.show(&event, screen, people) {
+        if let Some(line) = namesake(&event, people) {
+            screen.note(&line);
+        } else if !talking.show(&event, screen, people) {
             show(&event, screen, &mut milestones, patience);
         }
         // Nobody has to wait.
         let _ = told.0.send(event);
     }
+}
+
+/// The line of a neighbour who comes or goes under the name of somebody whom we know with another key.
+fn namesake(event: &Event, people: &People) -> Option<String> {
+    let (user, key, comes) = match event {
+        Event::NeighbourMet { user, key } => (user, key, true),
+        Event::NeighbourGone { user, key, .. } => (user, key, false),
+        _ => return None,
+    };
+    let Regard::OtherKey { known } = people.regard(user, *key) else {
+        return None;
+    };
+    let (key, known) = (key.fingerprint(), known.fingerprint());
+    Some(if comes {
+        format!("! somebody else calls himself {user}: key {key}; the {user} you know has {known}")
+    } else {
+        format!("! whoever called himself {user} with the key {key} is gone")
+    })
 }
 
 /// Shows one event.
@@ -176,7 +196,36 @@ mod tests {
     use super::*;
     use crate::peer::Progress;
     use crate::wire::control::{Publication, PublicationKind};
-    use crate::wire::id::ContentId;
+    use crate::wire::id::{ContentId, PeerId};
+
+    #[test]
+    fn a_neighbour_under_the_name_of_somebody_else_is_shown_with_both_keys() {
+        let people = People::open(None, crate::crypto::kdf::NetworkName::default()).unwrap();
+        let user: crate::wire::text::UserName = "bob".parse().unwrap();
+        let (bob, other) = (PeerId([1; 32]), PeerId([2; 32]));
+        let comes = |key| Event::NeighbourMet {
+            user: user.clone(),
+            key,
+        };
+        assert_eq!(
+            namesake(&comes(other), &people),
+            None,
+            "nobody is known by it"
+        );
+        people.meet(&user, bob);
+        assert_eq!(namesake(&comes(bob), &people), None);
+        let line = namesake(&comes(other), &people).unwrap();
+        for key in [bob, other] {
+            assert!(line.contains(&key.fingerprint().to_string()), "{line}");
+        }
+        let goes = Event::NeighbourGone {
+            user: user.clone(),
+            key: other,
+            has_left: true,
+        };
+        let line = namesake(&goes, &people).unwrap();
+        assert!(line.contains(&other.fingerprint().to_string()), "{line}");
+    }
 
     #[test]
     fn who_waits_hears_of_what_it_waits_for_alone() {

@@ -23,13 +23,17 @@ pub enum Event {
     TrackerBack,
     /// Somebody was met on the local network, without a tracker.
     NeighbourMet {
-        /// Who.
+        /// Who, as it says.
         user: UserName,
+        /// Its key.
+        key: PeerId,
     },
     /// Somebody who was met there is gone.
     NeighbourGone {
-        /// Who.
+        /// Who, as it said.
         user: UserName,
+        /// Its key.
+        key: PeerId,
         /// It said so.
         has_left: bool,
     },

@@ -213,7 +213,7 @@ impl Greeter {
                 sessions.greeting = sessions.greeting.saturating_sub(1);
                 match greeted {
                     Ok(neighbour) => {
-                        let user = neighbour.user.clone();
+                        let (user, key) = (neighbour.user.clone(), neighbour.peer);
                         info!(%user, at = %neighbour.address(), "met on the local network");
                         let machine = self.beacons.machine();
                         machine.handle_dialed(now, instance, Dialed::Met);
@@ -222,7 +222,7 @@ impl Greeter {
                             self.beacons.machine().handle_gone(before);
                             sessions.end(&before);
                         }
-                        self.tell(Event::NeighbourMet { user });
+                        self.tell(Event::NeighbourMet { user, key });
                     }
                     Err(dialed) => {
                         self.beacons.machine().handle_dialed(now, instance, dialed);
@@ -240,6 +240,7 @@ impl Greeter {
                     self.membership.forget(&neighbour.peer);
                     self.tell(Event::NeighbourGone {
                         user: neighbour.user,
+                        key: neighbour.peer,
                         has_left: !was_silent,
                     });
                 }
