@@ -8,7 +8,9 @@
 use std::io::{self, BufRead as _, Write as _};
 
 use dialoguer::theme::{SimpleTheme, Theme as _};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 use zeroize::Zeroizing;
 
 use super::exit::{Class, Failure};
@@ -63,18 +65,7 @@ impl Asker for Person {
     }
 
     fn hidden(&mut self, prompt: &str) -> io::Result<Option<Zeroizing<String>>> {
-        let mut question = String::new();
-        SimpleTheme
-            .format_password_prompt(&mut question, prompt)
-            .map_err(io::Error::other)?;
-        // Before the question: an answer may come at once.
-        let _silent = Silent::begin()?;
-        let mut stderr = io::stderr();
-        stderr.write_all(question.as_bytes())?;
-        stderr.flush()?;
-        let answer = read_secret_line()?;
-        self.tell(if answer.is_some() { "[hidden]" } else { "" });
-        Ok(answer)
+        ask_hidden(prompt, Interrupt::Ends)
     }
 
     fn tell(&mut self, line: &str) {
@@ -82,14 +73,64 @@ impl Asker for Person {
     }
 }
 
+/// What Ctrl-C does while an answer is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// It ends the program.
+    Ends,
+    /// It takes the question back, as Ctrl-D does.
+    Cancels,
+}
+
+/// Asks the person at this terminal for one line that is not shown; `None` when there is none.
+///
+/// # Errors
+/// What the system says.
+pub fn ask_hidden(prompt: &str, interrupt: Interrupt) -> io::Result<Option<Zeroizing<String>>> {
+    let mut question = String::new();
+    SimpleTheme
+        .format_password_prompt(&mut question, prompt)
+        .map_err(io::Error::other)?;
+    // Before the question: an answer may come at once.
+    let _silent = match interrupt {
+        Interrupt::Ends => Silent::begin()?,
+        Interrupt::Cancels => Silent::begin_cancellable()?,
+    };
+    let mut stderr = io::stderr();
+    stderr.write_all(question.as_bytes())?;
+    stderr.flush()?;
+    let answer = read_secret_line(interrupt)?;
+    let shown = if answer.is_some() { "[hidden]" } else { "" };
+    let _ = writeln!(stderr, "{shown}");
+    Ok(answer)
+}
+
+/// The key Ctrl-C.
+const CTRL_C: u8 = 3;
+/// A key that does nothing special.
+const NO_KEY: u8 = if cfg!(target_os = "linux") { 0 } else { 0xff };
+
 /// While this lives, the terminal does not show what is typed.
 pub(super) struct Silent(Termios);
 
 impl Silent {
     pub(super) fn begin() -> io::Result<Self> {
+        Self::with(|_| {})
+    }
+
+    /// The same; Ctrl-C is no signal, but ends the line and is its last character.
+    fn begin_cancellable() -> io::Result<Self> {
+        Self::with(|modes| {
+            modes.special_codes[SpecialCodeIndex::VINTR] = NO_KEY;
+            modes.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
+        })
+    }
+
+    fn with(change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
+        change(&mut silent);
         tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
         Ok(Self(before))
     }
@@ -102,7 +143,7 @@ impl Drop for Silent {
 }
 
 /// Reads a line from the terminal itself: the standard library's buffer would keep a copy.
-fn read_secret_line() -> io::Result<Option<Zeroizing<String>>> {
+fn read_secret_line(interrupt: Interrupt) -> io::Result<Option<Zeroizing<String>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_HIDDEN_LEN));
     let mut part = Zeroizing::new([0; MAX_HIDDEN_LEN]);
     loop {
@@ -112,6 +153,9 @@ fn read_secret_line() -> io::Result<Option<Zeroizing<String>>> {
             Err(error) => return Err(error.into()),
         };
         if len == 0 && line.is_empty() {
+            return Ok(None);
+        }
+        if interrupt == Interrupt::Cancels && part[..len].ends_with(&[CTRL_C]) {
             return Ok(None);
         }
         // What is too long is refused as a passphrase; here it only must not grow.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Context;
 use super::args::UnlockArgs;
 use super::ask::{self, Dialog};
-use super::dialog::{Asker as _, Person};
+use super::dialog::{Interrupt, ask_hidden};
 use super::executor::{Executor, sha256_of};
 use super::exit::{Class, Failure};
 use super::options::DownloadOptions;
@@ -127,7 +127,8 @@ impl LockedFile {
         let mut tries = 0;
         loop {
             let question = format!("Password of {} (Enter alone: later)", self.shown());
-            let Some(line) = hidden(question).await.map_err(|error| cannot_ask(&error))? else {
+            let asked = hidden(question, Interrupt::Ends).await;
+            let Some(line) = asked.map_err(|error| cannot_ask(&error))? else {
                 return Ok(false);
             };
             let password = match Password::parse(&line) {
@@ -339,8 +340,11 @@ pub(super) fn copy_out(
 }
 
 /// Asks the person at this terminal for one hidden line.
-pub(super) async fn hidden(question: String) -> io::Result<Option<Zeroizing<String>>> {
-    let asking = spawn_blocking(move || Person.hidden(&question));
+pub(super) async fn hidden(
+    question: String,
+    interrupt: Interrupt,
+) -> io::Result<Option<Zeroizing<String>>> {
+    let asking = spawn_blocking(move || ask_hidden(&question, interrupt));
     asking
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::command::Command;
-use super::dialog::Silent;
+use super::dialog::{Interrupt, Silent};
 use super::executor::{Executor, all_there};
 use super::exit::Failure;
 use super::locking::all_lockable;
@@ -97,7 +97,8 @@ impl Quests {
             quest.introduce(screen);
             // A question is typed as anywhere else.
             modes::restore();
-            let asked = hidden(quest.prompt().trim_end_matches(": ").to_owned()).await;
+            let prompt = quest.prompt().trim_end_matches(": ").to_owned();
+            let asked = hidden(prompt, Interrupt::Cancels).await;
             modes::quieten();
             match asked {
                 Ok(Some(line)) => current = quest.answer(executor, screen, tasks, &line).await,

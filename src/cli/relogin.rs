@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use rustix::termios::{QueueSelector, tcflush};
 
-use super::dialog::{Asker as _, Person, Silent};
+use super::dialog::{Interrupt, Silent};
 use super::executor::Executor;
 use super::exit::Failure;
 use super::modes;
+use super::opener::hidden;
 use super::screen::Screen;
 use crate::peer::JoinError;
 use crate::wire::password::{Password, PasswordError};
@@ -76,12 +77,11 @@ impl Relogin {
         while self.is_due(executor).await {
             // A question is typed as anywhere else.
             modes::restore();
-            let asking =
-                tokio::task::spawn_blocking(|| Person.hidden("Password (Enter alone: later)"));
-            let asked = asking.await;
+            let prompt = "Password (Enter alone: later)".to_owned();
+            let asked = hidden(prompt, Interrupt::Cancels).await;
             modes::quieten();
             match asked {
-                Ok(Ok(Some(line))) => self.answer(executor, screen, &line).await,
+                Ok(Some(line)) => self.answer(executor, screen, &line).await,
                 _ => self.decline(screen),
             }
         }

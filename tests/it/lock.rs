@@ -333,6 +333,17 @@ fn at_the_prompt_passwords_are_asked_between_two_lines() {
     ana.wait_for("Password for the lock: ");
     ana.type_line("");
     ana.wait_for("nothing was shared");
+    // Ctrl-C takes back the question alone, also behind half of an answer.
+    for (question, half) in [(0, ""), (0, "open"), (1, "open")] {
+        ana.type_line("add x.txt --as z.txt --lock");
+        ana.wait_for("Password for the lock: ");
+        if question == 1 {
+            ana.type_line("open sesame");
+            ana.wait_for("The same again: ");
+        }
+        ana.press(&format!("{half}\x03"));
+        ana.wait_for("nothing was shared");
+    }
 
     let mut bob = terminal("bob");
     bob.type_line("download x.txt");
