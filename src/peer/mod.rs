@@ -23,6 +23,7 @@ pub mod growing;
 pub mod guests;
 pub mod hash_store;
 pub mod hashing;
+pub mod inquiry;
 pub mod job;
 pub mod journal;
 pub mod keeper;
@@ -84,7 +85,7 @@ pub use self::keeper::Restart;
 use self::kept::Kept;
 use self::liars::Liars;
 pub use self::listing::Listing;
-use self::locker::{LockedCopy, Locker};
+use self::locker::Locker;
 use self::membership::Membership;
 use self::neighbours::Neighbours;
 use self::offers::Sends;
@@ -92,7 +93,7 @@ pub use self::offers::{SendError, SendId, SendNews, Sending, Sent};
 use self::people::People;
 use self::pins::Pins;
 pub use self::readers::Readers;
-use self::shares::{Background, Serving, Shares};
+use self::shares::{Background, Shares};
 pub use self::shares::{Contents, Shared};
 use self::spread::Spread;
 use self::talk::Talker;
@@ -110,10 +111,10 @@ use crate::proto::backoff::Retry;
 pub use crate::proto::talk::{
     Accept, End, OfferId, Question, QuestionId, QuestionKind, Talk, Verdict,
 };
-use crate::wire::control::{Holder, PeerEntry, Publication};
-use crate::wire::id::{ContentId, Fingerprint, PeerId};
+use crate::wire::control::Publication;
+use crate::wire::id::{Fingerprint, PeerId};
 use crate::wire::password::Password;
-use crate::wire::text::{FileName, UserName};
+use crate::wire::text::UserName;
 
 /// Events that nobody has read yet; progress beyond it is dropped.
 const EVENT_QUEUE: usize = 1024;
@@ -495,151 +496,10 @@ impl Peer {
         self.0.control.log_in(password).await
     }
 
-    /// Hashes the file or folder at `path` and publishes it for `readers`, under its own name or `name`.
-    ///
-    /// # Errors
-    /// When it cannot be read, or the tracker does not take it; it is then announced later.
-    pub async fn share(
-        &self,
-        path: &Path,
-        name: Option<FileName>,
-        readers: Readers,
-    ) -> Result<Shared, ShareError> {
-        let shared = self.0.keeper.share(path, name, readers).await?;
-        self.0.keeper.stay(&shared);
-        Ok(shared)
-    }
-
-    /// The same, until `time` has passed or this peer ends: the next start does not share it again.
-    ///
-    /// # Errors
-    /// As [`Self::share`].
-    pub async fn share_for(
-        &self,
-        path: &Path,
-        name: Option<FileName>,
-        readers: Readers,
-        time: Duration,
-    ) -> Result<Shared, ShareError> {
-        let shared = self.0.keeper.share(path, name, readers).await?;
-        let shutdown = self.0.shutdown.clone();
-        self.0.keeper.pass(shared.clone(), time, shutdown);
-        Ok(shared)
-    }
-
-    /// Where locked copies are.
-    #[must_use]
-    pub fn locker(&self) -> &Locker {
-        &self.0.keeper.locker
-    }
-
-    /// Publishes a locked copy of the file at `path`, under its own name or `name`, in the place of what was shared
-    /// of it: for good, or for this time.
-    ///
-    /// # Errors
-    /// As [`Self::share`].
-    pub async fn share_locked(
-        &self,
-        path: &Path,
-        name: Option<FileName>,
-        readers: Readers,
-        copy: LockedCopy,
-        time: Option<Duration>,
-    ) -> Result<Shared, ShareError> {
-        let keeper = &self.0.keeper;
-        let shared = keeper.share_locked(path, name, readers, copy).await?;
-        match time {
-            None => self.0.keeper.stay(&shared),
-            Some(time) => {
-                let shutdown = self.0.shutdown.clone();
-                self.0.keeper.pass(shared.clone(), time, shutdown);
-            }
-        }
-        Ok(shared)
-    }
-
-    /// Opens something that we share, if it is still the same. Blocking.
-    #[must_use]
-    pub fn open_share(&self, content: &ContentId) -> Option<Serving> {
-        self.0.keeper.shares.open(content, readers::Reader::Own)
-    }
-
     /// Where downloads go.
     #[must_use]
     pub fn downloads_dir(&self) -> &Path {
         &self.0.settings.downloads
-    }
-
-    /// Is what was downloaded shared on, also after the next start?
-    #[must_use]
-    pub fn shares_on(&self) -> bool {
-        self.0.settings.seed && self.0.settings.restart == Restart::Restores
-    }
-
-    /// Withdraws what `selects`; returns it.
-    ///
-    /// # Errors
-    /// When the tracker does not answer; nothing of it is served any more all the same.
-    pub async fn unshare(
-        &self,
-        selects: impl Fn(&Shared) -> bool,
-    ) -> Result<Vec<Shared>, RequestError> {
-        self.0.keeper.unshare(selects).await
-    }
-
-    /// What we share, by name; also what was shared at the last start and is still being read.
-    #[must_use]
-    pub fn shares(&self) -> Vec<Shared> {
-        self.0.keeper.shares.list_all()
-    }
-
-    /// Names that contain `term`, at most `limit` of them.
-    ///
-    /// # Errors
-    /// When the tracker does not answer, or refuses.
-    pub async fn search(&self, term: &str, limit: usize) -> Result<Listing, RequestError> {
-        self.look_around().await;
-        listing::search(&self.0.control, term, limit).await
-    }
-
-    /// What `user`, or everybody, shares, at most `limit` of it.
-    ///
-    /// # Errors
-    /// When the tracker does not answer, or nobody of that name is here.
-    pub async fn files(
-        &self,
-        user: Option<&UserName>,
-        limit: usize,
-    ) -> Result<Listing, RequestError> {
-        self.look_around().await;
-        listing::files(&self.0.control, user, limit).await
-    }
-
-    /// Who is here.
-    ///
-    /// # Errors
-    /// When the tracker does not answer.
-    pub async fn peers(&self) -> Result<Vec<PeerEntry>, RequestError> {
-        self.look_around().await;
-        listing::peers(&self.0.control).await
-    }
-
-    /// Who is here under this name, in any case; `None` when nobody is.
-    ///
-    /// # Errors
-    /// When the tracker does not answer, or is asked too fast.
-    pub async fn who(&self, user: &UserName) -> Result<Option<PeerEntry>, RequestError> {
-        self.look_around().await;
-        listing::who(&self.0.control, user).await
-    }
-
-    /// Who has `content`.
-    ///
-    /// # Errors
-    /// When the tracker does not answer.
-    pub async fn holders(&self, content: ContentId) -> Result<Vec<Holder>, RequestError> {
-        self.look_around().await;
-        listing::holders(&self.0.control, content).await
     }
 
     /// The downloads that run, wait or are paused.

@@ -4,6 +4,7 @@
 //! One that changed is withdrawn, with a line; its old id never names other bytes. The files of a folder
 //! are served by their contents, under the folder's name alone.
 
+mod handle;
 mod offers;
 mod prepare;
 mod serving;
