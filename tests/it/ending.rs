@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
@@ -151,6 +151,10 @@ fn row_12_what_hangs_is_left_after_a_while_or_at_the_second_signal() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
     let (mut child, _reader) = stuck("bob");
     kill_process(pid(child.id()), Signal::TERM).unwrap();
+    // Of two that wait the system hands over the one with the lower number first.
+    wait_until("the first one has come", || {
+        !is_pending(&child, Signal::TERM)
+    });
     let mut status = None;
     wait_until("ended", || {
         let _ = kill_process(pid(child.id()), Signal::INT);
@@ -158,6 +162,18 @@ fn row_12_what_hangs_is_left_after_a_while_or_at_the_second_signal() {
         status.is_some()
     });
     assert_eq!(status.unwrap().code(), Some(130), "the second one did it");
+}
+
+/// Is this signal sent, and not handed over yet?
+fn is_pending(child: &Child, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let masks = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (signal.as_raw() - 1) & 1 == 1
 }
 
 #[test]
