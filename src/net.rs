@@ -1,5 +1,7 @@
 //! Sockets as both tracker and peers want them: IPv6 and IPv4 on one, and the handshake's listening side.
 
+mod few;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant as Deadline, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::few::serve_few;
 use crate::crypto::handshake::{Accepted, Local, Responder, ResponderError};
 use crate::crypto::kdf::EnvelopeKeys;
 use crate::crypto::random::OsRandom;

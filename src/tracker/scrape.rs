@@ -19,13 +19,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::exposition;
 use super::metrics::Metrics;
+use crate::net::{listen_tcp, serve_few};
 
 /// The head of a request comes within this time.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -36,8 +36,6 @@ const MAX_CONNECTIONS: usize = 16;
 /// Largest head of a request, in bytes and in lines.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// Pause after the system gave no connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An address for the numbers: `9100` and `:9100` are loopback's port, everything else is meant as it stands.
 ///
@@ -68,7 +66,7 @@ impl Scrape {
     /// # Errors
     /// What the system says.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = crate::net::listen_tcp(Some(address.ip()), address.port())?;
+        let listener = listen_tcp(Some(address.ip()), address.port())?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -81,28 +79,13 @@ impl Scrape {
 
     /// Answers until `shutdown`.
     pub async fn run(self, metrics: Arc<Metrics>, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                        let serving = serve(stream, Arc::clone(&metrics));
-                        tokio::spawn(async move {
-                            let _place = place;
-                            let _ = timeout(CONNECTION_TIME, serving).await;
-                        });
-                    }
-                }
-                Err(error) => {
-                    debug!(%error, "cannot accept a scrape now");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+        let answer = |stream| {
+            let serving = serve(stream, Arc::clone(&metrics));
+            async move {
+                let _ = timeout(CONNECTION_TIME, serving).await;
             }
-        }
+        };
+        serve_few(self.listener, MAX_CONNECTIONS, shutdown, answer).await;
     }
 }
 

@@ -17,7 +17,6 @@ pub mod upload;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -28,14 +27,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::guard::Gate;
 use self::patience::Patient;
 use self::token::Token;
+use crate::net::{listen_tcp, serve_few};
 use crate::peer::Peer;
 
 /// Port of an address that names none.
@@ -47,8 +45,6 @@ const MAX_CONNECTIONS: usize = 256;
 /// Largest head of a request, in bytes and in lines.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// Pause after the system gave no connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all requests work with; cheap to clone.
 #[derive(Clone)]
@@ -94,7 +90,7 @@ impl Web {
     /// # Errors
     /// What the system says.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = crate::net::listen_tcp(Some(address.ip()), address.port())?;
+        let listener = listen_tcp(Some(address.ip()), address.port())?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -107,33 +103,9 @@ impl Web {
 
     /// Answers until `shutdown`.
     pub async fn run(self, shared: Shared, token: Token, shutdown: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let router = router(shared, Gate::new(self.address, token));
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                        let serving = serve(stream, router.clone());
-                        let shutdown = shutdown.clone();
-                        tokio::spawn(async move {
-                            let _place = place;
-                            tokio::select! {
-                                () = shutdown.cancelled() => {}
-                                () = serving => {}
-                            }
-                        });
-                    }
-                }
-                Err(error) => {
-                    debug!(%error, "cannot accept a request now");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        let answer = |stream| serve(stream, router.clone());
+        serve_few(self.listener, MAX_CONNECTIONS, shutdown, answer).await;
     }
 }
 

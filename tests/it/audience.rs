@@ -1,7 +1,6 @@
 //! What is shared with chosen people only: they get it, and to everybody else it is not there.
 
 use std::fs;
-use std::process::{Output, Stdio};
 
 use p2pfs::peer::connection::{Reader, Writer};
 use p2pfs::wire::id::ContentId;
@@ -13,27 +12,9 @@ use crate::support::{Group, Process, assert_same, names_in, text, wait_until};
 
 const MIB: u64 = 1 << 20;
 
-/// A command that the running peer of `name` carries out.
-fn ask(group: &Group, name: &str, args: &[&str]) -> Output {
-    let mut command = group.command(&format!("{name}.state"));
-    command.env("P2PFS_OUT", group.path(name));
-    command.args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Its objects; it has to succeed.
-fn objects(group: &Group, name: &str, args: &[&str]) -> Vec<Value> {
-    let output = ask(group, name, &[args, &["--json"]].concat());
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
-    let lines = text(&output.stdout);
-    let lines = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
-    lines.collect()
-}
-
 /// What `name` shares under this name.
 fn own(group: &Group, name: &str, file: &str) -> Value {
-    let mut shared = objects(group, name, &["list"]).into_iter();
+    let mut shared = group.objects(name, &["list"]).into_iter();
     shared.find(|shared| shared["name"] == file).unwrap()
 }
 
@@ -54,7 +35,7 @@ fn assert_hidden(group: &Group, name: &str, file: &str, id: ContentId) {
         &["get", "--id", &id[..11]],
         &["get", "--all-matching", &file[..3]],
     ] {
-        let output = ask(group, name, args);
+        let output = group.through(name, args);
         assert_eq!(output.status.code(), Some(5), "{args:?}: {output:?}");
     }
     for args in [
@@ -63,7 +44,7 @@ fn assert_hidden(group: &Group, name: &str, file: &str, id: ContentId) {
         &["list", "--all"],
         &["lap"],
     ] {
-        let output = ask(group, name, &[args, &["--json"]].concat());
+        let output = group.through(name, &[args, &["--json"]].concat());
         let said = text(&output.stdout);
         assert!(
             !said.contains(file) && !said.contains(&id),
@@ -75,7 +56,7 @@ fn assert_hidden(group: &Group, name: &str, file: &str, id: ContentId) {
 
 /// How many files `name` is told that somebody shares.
 fn count_of(group: &Group, name: &str, whose: &str) -> u64 {
-    let mut peers = objects(group, name, &["lap"]).into_iter();
+    let mut peers = group.objects(name, &["lap"]).into_iter();
     let peer = peers.find(|peer| peer["user"] == whose).unwrap();
     peer["files"].as_u64().unwrap()
 }
@@ -135,9 +116,9 @@ fn what_is_for_one_is_found_and_fetched_by_that_one_only() {
     );
     assert!(!serves(&mallory, "ana", id) && serves(&mallory, "ana", open_id));
 
-    let found = objects(&group, "bob", &["search", "secret"]);
+    let found = group.objects("bob", &["search", "secret"]);
     assert_eq!((found.len(), &found[0]["restricted"]), (1, &true.into()));
-    let got = ask(&group, "bob", &["get", "secret.bin"]);
+    let got = group.through("bob", &["get", "secret.bin"]);
     assert_eq!(got.status.code(), Some(0), "{got:?}");
     assert_same(&group.path("bob/downloaded_secret.bin"), &secret, 3 * MIB);
     // It is not shared on: neither told of nor served, and the list says for whom it is.
@@ -145,7 +126,7 @@ fn what_is_for_one_is_found_and_fetched_by_that_one_only() {
         own(&group, "bob", "secret.bin")["for"],
         serde_json::json!([])
     );
-    assert!(text(&ask(&group, "bob", &["list"]).stdout).contains("only you"));
+    assert!(text(&group.through("bob", &["list"]).stdout).contains("only you"));
     assert_eq!(count_of(&group, "ana", "bob"), 0);
     assert!(!serves(&mallory, "bob", id));
     assert_hidden(&group, "eve", "secret.bin", id);
@@ -154,7 +135,7 @@ fn what_is_for_one_is_found_and_fetched_by_that_one_only() {
     ana.exit_within(crate::support::PATIENCE).unwrap();
     let mut ana = group.peer("ana", &address, &[]);
     ana.wait_for("sharing what was shared before: 2");
-    let is_found = |name| ask(&group, name, &["search", "secret"]).status.code() == Some(0);
+    let is_found = |name| group.through(name, &["search", "secret"]).status.code() == Some(0);
     wait_until("what is shared again to be found", || is_found("bob"));
     assert_eq!(
         own(&group, "ana", "secret.bin")["for"],
@@ -260,7 +241,7 @@ fn whoever_fetches_it_serves_nothing_of_it_meanwhile_nor_after_a_restart() {
     });
     assert_same(&out.join("downloaded_secret.bin"), &secret, 8 * MIB);
     wait_until("both to be shares", || {
-        objects(&group, "bob", &["list"]).len() == 2
+        group.objects("bob", &["list"]).len() == 2
     });
     assert_eq!(
         own(&group, "bob", "secret.bin")["for"],
@@ -288,7 +269,7 @@ fn what_lies_in_a_folder_for_one_is_served_to_nobody_else() {
     for content in [id, contents[0], contents[1]] {
         assert!(!serves(&mallory, "ana", content), "{content}");
     }
-    let got = ask(&group, "bob", &["get", "talks"]);
+    let got = group.through("bob", &["get", "talks"]);
     assert_eq!(got.status.code(), Some(0), "{got:?}");
     for ((name, len), path) in files.iter().zip(&paths) {
         let name = name.strip_prefix("talks/").unwrap();
@@ -320,16 +301,16 @@ fn whom_it_is_for_has_to_be_somebody_and_the_one_who_was_met() {
         (&["--for", &many], 5, "nobody named user0 is here"),
         (&["--for", "bob", "eva"], 8, "eva"),
     ] {
-        let output = ask(&group, "ana", &[&["share", "a.txt"], args].concat());
+        let output = group.through("ana", &[&["share", "a.txt"], args].concat());
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
         assert!(text(&output.stderr).contains(why), "{output:?}");
     }
     assert!(
-        objects(&group, "ana", &["list"]).is_empty(),
+        group.objects("ana", &["list"]).is_empty(),
         "nothing was shared"
     );
     for is_new in [true, false] {
-        let output = ask(&group, "ana", &["share", "a.txt", "--for", "bob"]);
+        let output = group.through("ana", &["share", "a.txt", "--for", "bob"]);
         let told = text(&output.stderr).contains("bob was not met before and has the key ");
         assert_eq!(
             (output.status.success(), told),
@@ -344,7 +325,7 @@ fn whom_it_is_for_has_to_be_somebody_and_the_one_who_was_met() {
     ana.wait_for("only for bob, for 1 h");
     // A person whose name reads as a time.
     let two = group.peer("2h", &address, &[]);
-    let output = ask(&group, "ana", &["share", "a.txt", "--for", "2h"]);
+    let output = group.through("ana", &["share", "a.txt", "--for", "2h"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     ana.say("add a.txt --for @2h");
     ana.wait_for("only for 2h");
@@ -356,7 +337,7 @@ fn whom_it_is_for_has_to_be_somebody_and_the_one_who_was_met() {
     ana.wait_for("only for bob");
     ana.say("block bob");
     ana.wait_for("You block bob");
-    let output = ask(&group, "ana", &["share", "a.txt", "--for", "bob"]);
+    let output = group.through("ana", &["share", "a.txt", "--for", "bob"]);
     assert_eq!(output.status.code(), Some(6), "{output:?}");
     ana.say("unblock bob");
     ana.wait_for("do not block bob");
@@ -367,7 +348,7 @@ fn whom_it_is_for_has_to_be_somebody_and_the_one_who_was_met() {
     let (_tracker, address) = group.tracker();
     let _bob = group.peer("bob", &address, &[]);
     let _ana = group.peer("ana", &address, &[]);
-    let output = ask(&group, "ana", &["share", "a.txt", "--for", "bob"]);
+    let output = group.through("ana", &["share", "a.txt", "--for", "bob"]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(text(&output.stderr).contains("another key"), "{output:?}");
 }

@@ -12,7 +12,7 @@ use p2pfs::wire::talk::Frame;
 
 use crate::support::member::Member;
 use crate::support::terminal::Terminal;
-use crate::support::{Group, PATIENCE, Process, joining, text};
+use crate::support::{Group, PATIENCE, Process, joining, peak_kib, reset_peak, text};
 
 /// A question is answered by its letters once it has stood there for a moment: an answer is given until it
 /// is taken.
@@ -387,6 +387,10 @@ fn row_77_a_hundred_thousand_messages_leave_the_prompt_usable() {
     let (mut reader, mut writer) = eve.call(&eve.find("bob")).unwrap();
     eve.block_on(writer.send_talk(&connect("eve"))).unwrap();
     eve.block_on(reader.next_talk()).unwrap();
+    let status = &world.objects("bob", &["status"])[0];
+    let pid = u32::try_from(status["pid"].as_u64().unwrap()).unwrap();
+    reset_peak(pid);
+    let before = peak_kib(pid);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             eve.block_on(async {
@@ -418,6 +422,8 @@ fn row_77_a_hundred_thousand_messages_leave_the_prompt_usable() {
             bob.shown().contains("You talk with eve no longer")
         });
     });
+    let grown = peak_kib(pid).saturating_sub(before);
+    assert!(grown < 8 << 10, "{grown} KiB more");
     let record = bob.record();
     let end = record.find("You talk with eve no longer").unwrap();
     assert!(!record[end..].contains("<eve>"), "{record}");

@@ -1,31 +1,13 @@
 //! Files and folders for one person: offered, accepted or not, fetched like any other, and told of at both ends.
 
-use std::process::{Output, Stdio};
-
 use serde_json::Value;
 
-use crate::support::{Group, PATIENCE, Process, assert_same, names_in, text, wait_until};
+use crate::support::{Group, PATIENCE, Process, assert_same, names_in, wait_until};
 
 const MIB: u64 = 1 << 20;
 
-/// A command that the running peer of `name` carries out.
-fn ask(group: &Group, name: &str, args: &[&str]) -> Output {
-    let mut command = group.command(&format!("{name}.state"));
-    command.args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn objects(group: &Group, name: &str, args: &[&str]) -> Vec<Value> {
-    let output = ask(group, name, &[args, &["--json"]].concat());
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
-    let lines = text(&output.stdout);
-    let lines = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap());
-    lines.collect()
-}
-
 fn shares_nothing(group: &Group, name: &str) -> bool {
-    objects(group, name, &["list"]).is_empty()
+    group.objects(name, &["list"]).is_empty()
 }
 
 fn pair(group: &Group, address: &str, more: &[&str]) -> (Process, Process) {
@@ -47,7 +29,7 @@ fn what_is_accepted_gets_there_and_both_sides_hear_of_it() {
         question.contains("film.mkv") && question.contains("3.0 MiB"),
         "{question}"
     );
-    let hidden = ask(&group, "eve", &["search", "film"]);
+    let hidden = group.through("eve", &["search", "film"]);
     assert_eq!(hidden.status.code(), Some(5), "{hidden:?}");
     assert!(names_in(&group.path("bob")).is_empty());
     bob.say("yes");
@@ -58,9 +40,9 @@ fn what_is_accepted_gets_there_and_both_sides_hear_of_it() {
     assert_same(&group.path("bob/downloaded_film.mkv"), &film, 3 * MIB);
     wait_until("the share to end", || shares_nothing(&group, "ana"));
     // It came for bob alone.
-    let own = objects(&group, "bob", &["list"]);
+    let own = group.objects("bob", &["list"]);
     assert_eq!(own[0]["for"], serde_json::json!([]));
-    let hidden = ask(&group, "eve", &["search", "film"]);
+    let hidden = group.through("eve", &["search", "film"]);
     assert_eq!(hidden.status.code(), Some(5), "{hidden:?}");
     // A folder; always: the next one comes without a question.
     let note = group.file("talks/note.txt", 700, 2);
@@ -71,7 +53,7 @@ fn what_is_accepted_gets_there_and_both_sides_hear_of_it() {
     bob.say("always");
     ana.wait_for("bob has all of talks/");
     assert_same(&group.path("bob/downloaded_talks/note.txt"), &note, 700);
-    let sent = objects(&group, "ana", &["send", "bob", "talks/note.txt"]);
+    let sent = group.objects("ana", &["send", "bob", "talks/note.txt"]);
     assert_eq!(sent.last().unwrap()["done"], true, "{sent:?}");
     assert_same(&group.path("bob/downloaded_note.txt"), &note, 700);
     wait_until("the shares to end", || shares_nothing(&group, "ana"));
@@ -90,15 +72,15 @@ fn row_78_of_what_is_not_accepted_not_one_byte_is_written() {
     ana.wait_for("film.mkv did not get to bob: bob does not");
     wait_until("nothing to be left of it", is_untouched);
     // Denied ones are denied for a while, without a question.
-    let denied = ask(&group, "ana", &["send", "bob", "film.mkv"]);
+    let denied = group.through("ana", &["send", "bob", "film.mkv"]);
     assert_eq!(denied.status.code(), Some(6), "{denied:?}");
     assert!(is_untouched());
     // Who waits no longer, and who takes it back.
     let carl = group.peer("carl", &address, &[]);
-    let waited = ask(&group, "ana", &["send", "carl", "film.mkv", "--wait", "1s"]);
+    let waited = group.through("ana", &["send", "carl", "film.mkv", "--wait", "1s"]);
     assert_eq!(waited.status.code(), Some(4), "{waited:?}");
     ana.say("send carl film.mkv");
-    let sending = || objects(&group, "ana", &["transfers"]);
+    let sending = || group.objects("ana", &["transfers"]);
     wait_until("it is offered once more", || {
         let sending = sending();
         sending
@@ -106,7 +88,7 @@ fn row_78_of_what_is_not_accepted_not_one_byte_is_written() {
             .is_some_and(|sending| sending["state"] == "offered")
     });
     let number = sending()[0]["no"].as_str().unwrap().to_owned();
-    let cancelled = ask(&group, "ana", &["cancel", &number]);
+    let cancelled = group.through("ana", &["cancel", &number]);
     assert_eq!(cancelled.status.code(), Some(0), "{cancelled:?}");
     ana.wait_for("film.mkv did not get to carl: it was taken back");
     assert!(names_in(&group.path("carl")).is_empty());
@@ -117,15 +99,15 @@ fn row_78_of_what_is_not_accepted_not_one_byte_is_written() {
         (&["send", "ana", "film.mkv"], 2),
         (&["send", "bob", "no such file"], 8),
     ] {
-        let output = ask(&group, "ana", args);
+        let output = group.through("ana", args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
     }
     // What is shared with all stays so, whatever becomes of the offer.
     ana.say("add film.mkv");
     ana.wait_for("Sharing film.mkv");
-    let denied = ask(&group, "ana", &["send", "bob", "film.mkv"]);
+    let denied = group.through("ana", &["send", "bob", "film.mkv"]);
     assert_eq!(denied.status.code(), Some(6), "{denied:?}");
-    assert_eq!(objects(&group, "ana", &["list"])[0]["for"], Value::Null);
+    assert_eq!(group.objects("ana", &["list"])[0]["for"], Value::Null);
 }
 
 #[test]
@@ -134,7 +116,12 @@ fn who_is_accepted_is_a_matter_of_settings_and_keys() {
     let (_tracker, address) = group.tracker();
     let _ana = group.peer("ana", &address, &[]);
     group.file("a.txt", 700, 1);
-    let send = || ask(&group, "ana", &["send", "bob", "a.txt"]).status.code();
+    let send = || {
+        group
+            .through("ana", &["send", "bob", "a.txt"])
+            .status
+            .code()
+    };
     let out = group.folder("bob");
     let mut bob = group.peer("bob", &address, &["--accept", "none"]);
     assert_eq!((send(), names_in(&out).len()), (Some(6), 0));
@@ -145,15 +132,21 @@ fn who_is_accepted_is_a_matter_of_settings_and_keys() {
     };
     restart("trusted");
     assert_eq!((send(), names_in(&out).len()), (Some(6), 0));
-    assert_eq!(ask(&group, "bob", &["trust", "ana"]).status.code(), Some(0));
+    assert_eq!(
+        group.through("bob", &["trust", "ana"]).status.code(),
+        Some(0)
+    );
     assert_eq!((send(), names_in(&out).len()), (Some(0), 1));
-    assert_eq!(ask(&group, "bob", &["block", "ana"]).status.code(), Some(0));
+    assert_eq!(
+        group.through("bob", &["block", "ana"]).status.code(),
+        Some(0)
+    );
     // The talk ends with it: at once, or while the offer is on its way.
     assert!(matches!((send(), names_in(&out).len()), (Some(4 | 6), 1)));
     restart("all");
     assert_eq!((send(), names_in(&out).len()), (Some(6), 1), "blocked");
     assert_eq!(
-        ask(&group, "bob", &["unblock", "ana"]).status.code(),
+        group.through("bob", &["unblock", "ana"]).status.code(),
         Some(0)
     );
     assert_eq!((send(), names_in(&out).len()), (Some(0), 2));
@@ -196,7 +189,7 @@ fn a_sender_that_is_killed_goes_on_with_what_was_accepted() {
     let mut ana = group.peer("ana", &address, &[]);
     ana.wait_for("sharing what was shared before: 1");
     assert_eq!(
-        objects(&group, "ana", &["list"])[0]["for"],
+        group.objects("ana", &["list"])[0]["for"],
         serde_json::json!(["bob"])
     );
     bob.wait_for("Download successful");

@@ -180,6 +180,24 @@ impl Group {
         peer
     }
 
+    /// A command that the running peer of `name` carries out, to its end.
+    pub(crate) fn through(&self, name: &str, args: &[&str]) -> Output {
+        let mut command = self.command(&format!("{name}.state"));
+        command.env("P2PFS_OUT", self.path(name));
+        command.args(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The objects of such a command, which has to succeed.
+    pub(crate) fn objects(&self, name: &str, args: &[&str]) -> Vec<serde_json::Value> {
+        let output = self.through(name, &[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        let lines = text(&output.stdout);
+        let objects = lines.lines();
+        objects
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
     /// A one-shot command, to its end.
     pub(crate) fn once(&self, tracker: &str, args: &[&str]) -> Output {
         let (command, rest) = args.split_first().unwrap();
@@ -311,18 +329,26 @@ impl Process {
 
     /// Forgets the peak of its memory so far.
     pub(crate) fn reset_peak(&self) {
-        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+        reset_peak(self.pid());
     }
 
     /// Peak of its resident memory since, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        peak_kib(self.pid())
     }
+}
+
+/// Forgets the peak of a process's memory so far.
+pub(crate) fn reset_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+/// Peak of the resident memory of a process since, in KiB.
+pub(crate) fn peak_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 impl Drop for Process {
